@@ -1,0 +1,45 @@
+/* Queues of bytes in pooled chunks: rings of unacknowledged data, backlogs, output waiting for a socket.
+ * A queue that is empty holds no memory. Chunks come from the pools CHUNK and MORSEL, whose limits
+ * (mem_limit) are the process's budget for data in flight. */
+#ifndef MCTUNNEL_BASE_BUF_H
+#define MCTUNNEL_BASE_BUF_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+struct chunk;
+
+struct bufq {
+	struct chunk *head, *tail; /* owned */
+	size_t len;                /* bytes */
+};
+
+/* A place inside a queue; moves forward only. Zero it to begin at the head. Bytes dropped must lie before it. */
+struct buf_cursor {
+	struct chunk *chunk; /* NULL: at the head, or (len bytes read) at the end */
+	size_t off;          /* inside chunk */
+};
+
+/* Room for up to `want` more bytes at the end, as at most `max` pieces; returns the number of
+ * pieces, 0 when there is no memory. Must be followed by bufq_commit (0 allowed) before any other call. */
+int bufq_reserve(struct bufq *q, size_t want, struct iovec *iov, int max);
+void bufq_commit(struct bufq *q, size_t written);
+
+/* Copies to the end. Returns 0, or -1 (nothing appended) when there is no memory. */
+int bufq_append(struct bufq *q, const void *data, size_t len) __attribute__((warn_unused_result));
+
+/* The first bytes, at most `max` pieces; returns the number of pieces. */
+int bufq_peek(const struct bufq *q, struct iovec *iov, int max);
+
+/* Takes away the first n bytes (n <= len). */
+void bufq_drop(struct bufq *q, size_t n);
+void bufq_clear(struct bufq *q);
+
+/* Copies up to len bytes from the cursor on into dst and moves it; returns how many. */
+size_t bufq_read(const struct bufq *q, struct buf_cursor *c, void *dst, size_t len);
+
+/* Puts the cursor `skip` bytes behind the head (skip <= len). */
+void bufq_seek(const struct bufq *q, struct buf_cursor *c, size_t skip);
+
+#endif

@@ -1,0 +1,56 @@
+/* The log: one record a line, the same facts as text (key=value) or JSON, to several targets.
+ * Once log_start() has run, a thread of its own writes, and a slow target never stops a loop: what
+ * does not fit its queue is dropped and counted (STAT_LOG_DROPPED). Before that, records are written at once to stderr. */
+#ifndef MCTUNNEL_BASE_LOG_H
+#define MCTUNNEL_BASE_LOG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum log_level { LOG_ALERT, LOG_ERROR, LOG_WARNING, LOG_NOTICE, LOG_INFO, LOG_DEBUG };
+
+enum log_format { LOG_TEXT, LOG_JSON };
+
+/* Adds a target: "stdout", "stderr", an absolute file path, "syslog:/dev/log" or "syslog:HOST-IP:PORT" (UDP).
+ * Opens it now (before privileges are dropped). Returns 0, or -1 with the reason in err. */
+int log_open(const char *target, enum log_format format, enum log_level level, char *err, size_t errsize)
+    __attribute__((warn_unused_result));
+void log_close_all(void);
+
+int log_start(void) __attribute__((warn_unused_result)); /* starts the writing thread of this process */
+void log_stop(void);                                     /* writes what is queued (at most 1 s), ends the thread */
+void log_reopen(void);                                   /* files, after rotation */
+
+/* true when some target wants this level; the macros below test it first. */
+bool log_wants(enum log_level level);
+void log_set_level(enum log_level level); /* for all targets */
+int log_level_parse(const char *word);    /* -1: no such word */
+
+/* One record: begin, add facts, end (which hands it to the targets). Values are escaped as the format
+ * demands (control characters and quotes never break a line). At most 2 KiB; longer is cut and says so. */
+struct log_rec {
+	char text[2048], json[2048];
+	size_t text_len, json_len;
+	enum log_level level;
+};
+void log_begin(struct log_rec *r, enum log_level level, const char *event);
+void log_str(struct log_rec *r, const char *key, const char *value); /* NULL value: "-" / null */
+void log_int(struct log_rec *r, const char *key, int64_t value);
+void log_end(struct log_rec *r);
+
+/* A plain message: event "message" in JSON, the sentence itself in text. */
+void log_say(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+#define log_alert(...) log_say(LOG_ALERT, __VA_ARGS__)
+#define log_error(...) log_say(LOG_ERROR, __VA_ARGS__)
+#define log_warning(...) log_say(LOG_WARNING, __VA_ARGS__)
+#define log_notice(...) log_say(LOG_NOTICE, __VA_ARGS__)
+#define log_info(...) log_say(LOG_INFO, __VA_ARGS__)
+#define log_debug(...)                                     \
+	do {                                               \
+		if (log_wants(LOG_DEBUG))                  \
+			log_say(LOG_DEBUG, __VA_ARGS__); \
+	} while (0)
+
+#endif

@@ -1,0 +1,34 @@
+/* Small helpers for text. */
+#ifndef MCTUNNEL_BASE_STR_H
+#define MCTUNNEL_BASE_STR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Copies with truncation, always ends in NUL (size > 0); returns false when it had to cut. */
+bool str_copy(char *dst, size_t size, const char *src);
+
+/* Matches with '*' (any run of characters, also none); everything else is literal. */
+bool str_glob(const char *pattern, const char *text);
+
+/* Number of single-character edits between two words (insert, delete, replace, swap neighbours). */
+unsigned str_distance(const char *a, const char *b);
+
+/* Bytes as lower-case hex; out has room for 2*len+1. */
+void str_hex(char *out, const void *bytes, size_t len);
+bool str_unhex(void *out, size_t len, const char *hex); /* exactly 2*len hex digits, then NUL */
+
+/* Whole decimal number, no sign, no blanks; false when it is not one or exceeds max. */
+bool str_u64(const char *s, uint64_t max, uint64_t *out);
+
+/* Bounded text under construction: sprintf into a fixed buffer, remembering an overflow. */
+struct strbuf {
+	char *buf;
+	size_t size, len; /* len < size always */
+	bool cut;
+};
+void strbuf_init(struct strbuf *b, char *buf, size_t size);
+void strbuf_add(struct strbuf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+#endif

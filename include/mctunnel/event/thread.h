@@ -1,0 +1,30 @@
+/* The threads of the worker: each with a loop and a mailbox. Messages are the only thing that passes between them. */
+#ifndef MCTUNNEL_EVENT_THREAD_H
+#define MCTUNNEL_EVENT_THREAD_H
+
+#include <stdint.h>
+
+#define THREAD_MAX 64
+
+/* Embed it at the start of a message; run() executes on the receiving thread and owns the message. */
+struct msg {
+	struct msg *next;
+	void (*run)(struct msg *m);
+};
+
+/* Runs `count` loops: this thread becomes number 0, the others are started. setup(i) runs on each thread before its
+ * loop, teardown(i) after; returns when all loops have stopped. heartbeat: array of `count` places, or NULL. */
+void threads_run(int count, volatile uint64_t *heartbeat, void (*setup)(int), void (*teardown)(int));
+
+/* Stops every loop; may be called on any of the threads. */
+void threads_stop(void);
+
+int thread_self(void);  /* 0 before threads_run() */
+int thread_count(void); /* 1 before threads_run() */
+
+/* Hands a message over; FIFO for each pair of threads; never blocks, never fails. To oneself it is run later in the turn
+ * or in the next one, not inside this call. Messages posted to a thread that has stopped are run by nobody; their owner is leaked
+ * to the end of the process. */
+void thread_post(int thread, struct msg *m);
+
+#endif
