@@ -1,0 +1,23 @@
+/* The one way the program reads files that the configuration names. Everything read is remembered, so that a
+ * worker without rights (or in a chroot) can be given the same content, and a restart uses what was checked. */
+#ifndef MCTUNNEL_CONF_FILES_H
+#define MCTUNNEL_CONF_FILES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct files; /* a set of file contents by path */
+
+struct files *files_new(void);          /* reads from the file system, remembers */
+void files_free(struct files *f);
+
+#define FILES_MAX_SIZE (16u << 20)
+
+/* Content of a file (NUL-terminated behind *len), borrowed from f until files_free; reads it the first time only.
+ * NULL: *why says it in words ("no such file", "is a directory", "larger than 16 MiB", "permission denied", ...). */
+const char *files_read(struct files *f, const char *path, size_t *len, const char **why);
+
+/* Others than the owner (and group root) may read it: a key must not be so. false for what was never read. */
+bool files_world_readable(const struct files *f, const char *path);
+
+#endif

@@ -1,0 +1,19 @@
+/* The master: binds and holds every listening socket, starts the worker, restarts it when it dies or hangs, tells systemd and keepalived.
+ * Parses nothing that comes from a network. */
+#ifndef MCTUNNEL_MAIN_MASTER_H
+#define MCTUNNEL_MAIN_MASTER_H
+
+#include <stdbool.h>
+
+struct conf;
+
+struct master_options {
+	bool daemonise;       /* -D */
+	bool no_master;       /* -1: run the worker in this process */
+	const char *pid_file; /* -p, or NULL */
+};
+
+/* Binds, starts, supervises until stopped; returns the process's exit code. All errors have been written to stderr. */
+int master_run(struct conf *conf, const struct master_options *o);
+
+#endif

@@ -1,0 +1,42 @@
+/* The worker: the single forwarding process. Runs hub and agent of a configuration until told to stop. */
+#ifndef MCTUNNEL_MAIN_WORKER_H
+#define MCTUNNEL_MAIN_WORKER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct conf;
+
+/* A listening socket that the master bound. */
+struct worker_socket {
+	char name[160]; /* "listener.NAME.I", "hub.I", "metrics": which endpoint of the configuration it serves (I counts its bind entries) */
+	int fd;
+};
+
+/* What a master and its worker share. */
+struct worker_shared {
+	volatile uint64_t heartbeat[64]; /* each thread's last turn, CLOCK_MONOTONIC ms; 0: not running yet */
+	volatile uint32_t restarts;      /* by the master */
+	volatile uint32_t draining;      /* by the worker */
+	uint8_t ticket_key[80];          /* TLS tickets stay good across restarts of the worker */
+};
+
+struct worker_args {
+	struct conf *conf;                    /* borrowed */
+	const struct worker_socket *sockets;  /* borrowed; descriptors belong to the worker from now on (it never shutdown()s them) */
+	size_t sockets_n;
+	struct worker_shared *shared;         /* never NULL: private memory when there is no master */
+	int control;                          /* Unix socket to the master, -1: none. Worker writes one byte 'R' when ready to serve,
+						 * 'D' when it begins to drain. Master writes 'S' for soft stop, 'T' for stop at once. EOF: the master died:
+						 * close listening sockets, drain, exit. */
+};
+
+/* Returns the exit code: 0 after a stop that was asked for. Signals USR1 (soft stop), TERM and INT (stop at once) work too. */
+int worker_run(const struct worker_args *args);
+
+/* The names and endpoints of the listening sockets a configuration needs; *out is malloc'ed by the call, fds are -1. Returns the number. */
+size_t worker_sockets(const struct conf *conf, struct worker_socket **out);
+/* The endpoint a socket name stands for in a configuration, NULL when there is none. */
+const struct endpoint *worker_socket_endpoint(const struct conf *conf, const char *name);
+
+#endif

@@ -1,0 +1,31 @@
+/* Sockets. Every descriptor made here is non-blocking and close-on-exec. */
+#ifndef MCTUNNEL_NET_SOCK_H
+#define MCTUNNEL_NET_SOCK_H
+
+#include "mctunnel/base/addr.h"
+
+#include <stdbool.h>
+
+/* Binds and listens (backlog = somaxconn). Reuses the address (SO_REUSEADDR), free-binds addresses that are not local yet
+ * (a VIP on the standby), replaces a stale Unix socket nobody listens on. "*" binds [::] for both families, 0.0.0.0 where there is no IPv6.
+ * Returns the descriptor, or -1 with a sentence in err. Never shutdown() such a socket: others hold it too. */
+int sock_listen(const struct endpoint *e, char *err, size_t errsize) __attribute__((warn_unused_result));
+
+/* Accepts one. Returns the descriptor, or -1 with errno (EAGAIN: none waiting; ECONNABORTED and the like are skipped inside).
+ * TCP gets TCP_NODELAY and SO_LINGER 0: until sock_orderly() a crash or close() is seen by the peer as RST, never as a clean end. */
+int sock_accept(int listener, struct addr *peer, struct addr *local) __attribute__((warn_unused_result));
+
+/* Starts connecting. Returns the descriptor (TCP options as above), or -1 with errno. Finished when writable: sock_error() is 0. */
+int sock_connect(const struct addr *to) __attribute__((warn_unused_result));
+int sock_error(int fd); /* takes and returns SO_ERROR */
+
+void sock_orderly(int fd);                          /* linger off: close() now delivers what was written, then FIN */
+void sock_user_timeout(int fd, uint32_t ms);        /* TCP_USER_TIMEOUT */
+void sock_notsent_lowat(int fd, uint32_t bytes);    /* TCP_NOTSENT_LOWAT */
+void sock_local(int fd, struct addr *out);          /* own address */
+
+/* SCM_RIGHTS over a Unix socket: one message with up to 64 descriptors. Return bytes (0: closed), -1 with errno. */
+ssize_t sock_send_fds(int fd, const void *data, size_t len, const int *fds, int n);
+ssize_t sock_recv_fds(int fd, void *data, size_t size, int *fds, int *n); /* *n: room in, number out; received ones are close-on-exec */
+
+#endif
