@@ -1,6 +1,7 @@
-/* One event loop a thread, over epoll (edge-triggered). A turn: wait; ready descriptors; messages; timers;
- * deferred work (writes are gathered there); then what was freed in the turn becomes reusable.
- * All calls act on the calling thread's loop, except loop_stop_all(). */
+/* One event loop a thread, over epoll (edge-triggered). A turn: wait; ready descriptors (the mailbox is one of them);
+ * timers; deferred work (writes are gathered there, what a thread posted to itself is run); then what was freed
+ * in the turn becomes reusable.
+ * All calls act on the calling thread's loop. */
 #ifndef MCTUNNEL_EVENT_LOOP_H
 #define MCTUNNEL_EVENT_LOOP_H
 
@@ -16,7 +17,7 @@
 
 /* A watched descriptor; embedded in its owner, which must outlive the turn in which it unwatches. */
 struct watch {
-	int fd; /* -1: not watched */
+	int fd; /* -1: not watched; so is a zeroed watch */
 	void (*on_ready)(struct watch *w, unsigned events);
 };
 
@@ -33,14 +34,16 @@ void loop_fini(void);
 int loop_watch(struct watch *w, int fd, void (*on_ready)(struct watch *, unsigned)) __attribute__((warn_unused_result));
 /* For listening sockets: level-triggered readability, one thread woken (EPOLLEXCLUSIVE). */
 int loop_watch_listener(struct watch *w, int fd, void (*on_ready)(struct watch *, unsigned)) __attribute__((warn_unused_result));
-void loop_unwatch(struct watch *w); /* does not close the descriptor; no call after this, also not in this turn */
+/* To be called before the descriptor is closed, which is the caller's task. No on_ready after this, also not in this
+ * turn. Does nothing when not watched. */
+void loop_unwatch(struct watch *w);
 
 void deferred_init(struct deferred *d, void (*run)(struct deferred *));
 void loop_defer(struct deferred *d); /* from within a run(): same turn while the turn is short, else the next one at once */
 void loop_undefer(struct deferred *d);
 
-void loop_run(void);  /* until loop_stop() */
-void loop_stop(void); /* of this thread */
+void loop_run(void);  /* until loop_stop(), also one that came before this call */
+void loop_stop(void); /* of this thread; the current turn is completed */
 bool loop_turn(int max_wait_ms); /* one turn (tests, foreign loops); false once stopped */
 
 /* Where the loop notes at each turn that it lives (clock ms, CLOCK_MONOTONIC), for the master; may be NULL.

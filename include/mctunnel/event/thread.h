@@ -12,19 +12,20 @@ struct msg {
 	void (*run)(struct msg *m);
 };
 
-/* Runs `count` loops: this thread becomes number 0, the others are started. setup(i) runs on each thread before its
- * loop, teardown(i) after; returns when all loops have stopped. heartbeat: array of `count` places, or NULL. */
+/* Makes and runs `count` loops (so no loop_init() before): this thread becomes number 0, the others are started.
+ * setup(i) runs on each thread before its loop, teardown(i) after; returns when all loops have stopped.
+ * heartbeat: array of `count` places, or NULL. Signals reach thread 0 only. setup and teardown may be NULL. */
 void threads_run(int count, volatile uint64_t *heartbeat, void (*setup)(int), void (*teardown)(int));
 
-/* Stops every loop; may be called on any of the threads. */
+/* Stops every loop, once it has run what was posted before; may be called on any of the threads. */
 void threads_stop(void);
 
 int thread_self(void);  /* 0 before threads_run() */
 int thread_count(void); /* 1 before threads_run() */
 
 /* Hands a message over; FIFO for each pair of threads; never blocks, never fails. To oneself it is run later in the turn
- * or in the next one, not inside this call. Messages posted to a thread that has stopped are run by nobody; their owner is leaked
- * to the end of the process. */
+ * or in the next one, not inside this call. Messages posted to a thread that has stopped are run by nobody; their owner is
+ * leaked to the end of the process. Before threads_run() there is thread 0 only, and loop_init() must have been called. */
 void thread_post(int thread, struct msg *m);
 
 #endif
