@@ -1,0 +1,87 @@
+/* HTTP/2 of a link over nghttp2 (included by h2.c only): bytes in, events out. The hub is the client role, the agent the server role.
+ * Knows frames, header fields and streams; no sockets, no clock, no sessions. Header fields: doc/protocol.md. */
+#ifndef MCTUNNEL_PROTO_H2_H
+#define MCTUNNEL_PROTO_H2_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define H2_DATA_MAX 16375          /* payload of a DATA frame: with its header it fills one TLS record */
+#define H2_STREAM_WINDOW (4u << 20) /* what a peer may have in flight towards us on one stream */
+#define H2_FIELD_MAX 192
+
+enum h2_role { H2_HUB, H2_AGENT };
+
+enum h2_frame { H2_FRAME_AGENT = 0xf0, H2_FRAME_HUB = 0xf1 };
+
+/* The fields of a CONNECT request or of its answer. Empty strings and zeros: not sent. */
+struct h2_fields {
+	uint16_t status;                /* answers only */
+	char service[64];               /* :authority */
+	char session[33];               /* mct-session: 32 hex digits */
+	char client[H2_FIELD_MAX];      /* mct-client: address of the client */
+	char local[H2_FIELD_MAX];       /* mct-local: the address it connected to */
+	char listener[64];              /* mct-listener */
+	char reason[32];                /* mct-reason, with a refusal */
+	char target[H2_FIELD_MAX];      /* mct-target: address reached, with the 200 */
+	bool resume;                    /* mct-resume is there */
+	uint32_t epoch;                 /* mct-resume: how many times the session was resumed */
+	bool has_offset;                /* mct-offset is there */
+	uint64_t offset;                /* mct-offset: bytes consumed from the other side */
+	bool fin;                       /* mct-fin: the other side's end was received too */
+};
+
+struct h2;
+
+/* Called from within h2_input and h2_output only. `stream` is what h2_connect / h2_bind gave for the stream (NULL: none).
+ * Callbacks may call any h2 function but h2_input, h2_output and h2_free. */
+struct h2_events {
+	void (*on_request)(void *owner, int32_t id, const struct h2_fields *f, bool fin);      /* agent role */
+	void (*on_answer)(void *owner, void *stream, const struct h2_fields *f, bool fin);     /* hub role */
+	void (*on_data)(void *owner, void *stream, const uint8_t *data, size_t len);
+	void (*on_fin)(void *owner, void *stream);
+	void (*on_credit)(void *owner, void *stream, uint32_t bytes);
+	void (*on_reset)(void *owner, void *stream, uint32_t code);
+	void (*on_closed)(void *owner, void *stream); /* last event of a stream, after fin or reset */
+	void (*on_pong)(void *owner, uint64_t value); /* answer to an h2_ping */
+	void (*on_hello)(void *owner, enum h2_frame type, const char *json, size_t len); /* put together from its pieces */
+	void (*on_goaway)(void *owner, uint32_t code, const uint8_t *text, size_t len);
+	/* Copies up to `room` bytes that the stream has to send into dst; sets *fin when these were the last. 0 without *fin: nothing now
+	 * (h2_wake later). */
+	size_t (*pull)(void *owner, void *stream, uint8_t *dst, size_t room, bool *fin);
+};
+
+/* max_streams: how many the other side may open (agent role). NULL when memory is used up. */
+struct h2 *h2_new(enum h2_role role, const struct h2_events *ev, void *owner, uint32_t max_streams) __attribute__((warn_unused_result));
+void h2_free(struct h2 *h); /* no callback is called any more */
+
+/* 0, or -1: the peer broke the protocol or memory is used up; the link must be closed (a last h2_output may carry the GOAWAY). h2_error says why. */
+int h2_input(struct h2 *h, const uint8_t *data, size_t len) __attribute__((warn_unused_result));
+const char *h2_error(const struct h2 *h);
+
+/* Frames to send, control frames first, then streams in turn: fills dst, returns the bytes (0: nothing to say now), -1 as above. size >= 32768. */
+ssize_t h2_output(struct h2 *h, uint8_t *dst, size_t size);
+bool h2_wants_output(const struct h2 *h);
+
+/* Hub role: opens a stream; returns its id, -1 when the link can take no more (limit, numbers used up, goaway). */
+int32_t h2_connect(struct h2 *h, const struct h2_fields *f, void *stream);
+bool h2_can_connect(const struct h2 *h);
+/* Agent role: ties an incoming stream to its owner; data that came before is lost unless bound within on_request. */
+void h2_bind(struct h2 *h, int32_t id, void *stream);
+/* Agent role: answers. fin: END_STREAM with it (refusals). 0 or -1 when the stream is gone. */
+int h2_answer(struct h2 *h, int32_t id, const struct h2_fields *f, bool fin);
+bool h2_stream_open(const struct h2 *h, int32_t id);
+
+void h2_wake(struct h2 *h, int32_t id);                  /* the stream has something to send again */
+void h2_credit(struct h2 *h, int32_t id, uint32_t bytes); /* WINDOW_UPDATE: so many bytes were consumed */
+void h2_reset(struct h2 *h, int32_t id, uint32_t code);   /* RST_STREAM; on_closed follows */
+void h2_ping(struct h2 *h, uint64_t value);
+void h2_hello(struct h2 *h, enum h2_frame type, const char *json, size_t len); /* copied; sent in pieces of a frame */
+void h2_goaway(struct h2 *h, uint32_t code, const char *text);
+
+/* Control frames (PING, SETTINGS, RST_STREAM, empty DATA, unknown) received since the last call: for the flood limit. */
+uint32_t h2_take_glitches(struct h2 *h);
+
+#endif
