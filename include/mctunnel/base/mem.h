@@ -25,9 +25,9 @@ enum mem_kind {
 	MEM_KIND_COUNT
 };
 
-/* Zeroed memory of the size every object of this kind has (the first call fixes it for kinds
- * other than OTHER; BUG if another size is asked for later). NULL when the kind's limit or
- * memory is used up: the caller refuses this one connection. */
+/* Zeroed memory (CHUNK and MORSEL: not zeroed) of the size every object of this kind has (the first
+ * call fixes it for kinds other than OTHER; BUG if another size is asked for later). NULL when the
+ * kind's limit or memory is used up: the caller refuses this one connection. */
 void *mem_get(enum mem_kind kind, size_t size) __attribute__((warn_unused_result));
 
 /* Gives back; NULL is allowed. The content may be read until the end of the turn, under ASan not. */
@@ -36,7 +36,7 @@ void mem_put(enum mem_kind kind, void *obj);
 /* Called by the loop at the end of each turn: what was put may now be reused. */
 void mem_reclaim(void);
 
-/* Frees what this thread keeps for reuse (end of the thread, tests). */
+/* Frees what this thread has put or keeps for reuse (end of the thread, tests). */
 void mem_drain(void);
 
 /* Process-wide limit in objects of a kind, 0 = none. Set before threads start or from any thread. */
@@ -44,7 +44,7 @@ void mem_limit(enum mem_kind kind, size_t objects);
 
 struct mem_usage {
 	const char *name, *help;
-	size_t size, used, limit; /* bytes an object; objects */
+	size_t size, used, limit; /* bytes an object (OTHER: 0); objects */
 	uint64_t failed;          /* requests refused */
 };
 void mem_usage(enum mem_kind kind, struct mem_usage *out); /* sums over threads; any thread may ask */
