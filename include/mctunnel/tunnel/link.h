@@ -1,0 +1,58 @@
+/* A link: one connection between hub and agent that carries sessions; disposable. Bytes in, bytes out; its owner (edge/carrier) moves them. Heartbeats and limits are in here, on base/timer. */
+#ifndef MCTUNNEL_TUNNEL_LINK_H
+#define MCTUNNEL_TUNNEL_LINK_H
+
+#include "mctunnel/base/list.h"
+#include "mctunnel/base/reason.h"
+#include "mctunnel/proto/h2.h"
+
+struct link;
+
+struct link_events {
+	void (*on_output)(void *owner); /* link_output has something to give (called once until it was asked) */
+	void (*on_hello)(void *owner, enum h2_frame type, const char *json, size_t len);
+	/* Agent: the hub opens (f->resume false) or resumes a session. Answer now or later: session_accept, session_resumed or link_refuse. */
+	void (*on_request)(void *owner, int32_t stream, const struct h2_fields *f);
+	void (*on_goaway)(void *owner, enum reason why); /* the other side will open or take no new sessions here */
+	void (*on_dead)(void *owner, enum reason why);   /* LINK_DEAD, PROTOCOL, FLOOD: the owner must call link_down and close; may come from within link_input and timers */
+};
+
+struct link *link_new(enum h2_role role, const struct link_events *ev, void *owner, uint32_t max_streams) __attribute__((warn_unused_result));
+/* From now on: PING each interval when idle, dead when nothing is heard for timeout. */
+void link_heartbeat(struct link *l, uint32_t interval_ms, uint32_t timeout_ms);
+
+/* Bytes that arrived. Sessions' owners are called before this returns. -1: broken (on_dead was called). */
+int link_input(struct link *l, const uint8_t *data, size_t len) __attribute__((warn_unused_result));
+/* Bytes to send into dst (size >= 32 KiB); 0: nothing more now. */
+ssize_t link_output(struct link *l, uint8_t *dst, size_t size);
+bool link_wants_output(const struct link *l);
+
+/* The connection is gone or to be given up: its sessions go to `parked` (those that cannot go on end). Afterwards only link_free. */
+void link_down(struct link *l, enum reason why, struct list *parked);
+void link_free(struct link *l);
+
+void link_hello(struct link *l, enum h2_frame type, const char *json, size_t len);
+void link_goaway(struct link *l, enum reason why);                    /* no new sessions here */
+void link_refuse(struct link *l, int32_t stream, enum reason why);    /* agent: answers a request with a refusal */
+bool link_can_open(const struct link *l);
+
+/* Stops / restarts its timers around a move to another thread. */
+void link_leave(struct link *l);
+void link_arrive(struct link *l);
+
+uint32_t link_rtt_us(const struct link *l); /* smoothed; 0: not measured yet */
+size_t link_sessions(const struct link *l);
+size_t link_active_senders(const struct link *l); /* sessions with bytes waiting to be sent */
+bool link_idle(const struct link *l);             /* no session, nothing to send */
+
+/* For session.c. */
+struct h2 *link_h2(struct link *l);
+void link_touch(struct link *l);                     /* output is due: this turn */
+void link_lazy(struct link *l);                      /* output is due within 20 ms, or with the next that goes out anyway */
+uint64_t link_barrier(struct link *l);               /* number of the PING whose answer proves that everything sent until now has arrived */
+struct list *link_session_list(struct link *l);
+struct list *link_tail_list(struct link *l);
+struct list *link_ready_list(struct link *l);
+struct list *link_credit_list(struct link *l);
+
+#endif
