@@ -1,8 +1,15 @@
 # mctunnel: plain GNU make; see `make help`.
+#
+#   PREFIX (/usr), SYSCONFDIR (/etc), DESTDIR   where `make install` puts things
+#   CC, CFLAGS, LDFLAGS, DEBUG=1 (-O0 -g3)      how to compile
+#   FLAVOUR=release|asan|tsan|fuzz              which build below build/
 VERSION := $(shell cat VERSION)
 PREFIX ?= /usr
 SYSCONFDIR ?= /etc
 DESTDIR ?=
+SBINDIR ?= $(PREFIX)/sbin
+MANDIR ?= $(PREFIX)/share/man
+DOCDIR ?= $(PREFIX)/share/doc/mctunnel
 CC ?= cc
 PKG_CONFIG ?= pkg-config
 FLAVOUR ?= release
@@ -19,6 +26,10 @@ HARDEN := -fPIE
 else ifeq ($(FLAVOUR),tsan)
 OPT := -O1 -g -fsanitize=thread
 HARDEN := -fPIE
+else ifeq ($(FLAVOUR),fuzz)
+override CC := clang
+OPT := -O1 -g -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+HARDEN := -fPIE
 endif
 ifneq ($(DEBUG),)
 OPT := -O0 -g3
@@ -29,6 +40,9 @@ ALL_CFLAGS = -std=gnu11 $(OPT) $(HARDEN) $(WARN) $(WERROR) -Iinclude -DMCTUNNEL_
 	-pthread $(shell $(PKG_CONFIG) --cflags $(PACKAGES))
 ALL_LDFLAGS = $(OPT) $(LDFLAGS) -pie -Wl,-z,relro,-z,now -rdynamic -pthread
 LIBS = $(shell $(PKG_CONFIG) --libs $(PACKAGES))
+# what -vv tells
+BUILT_WITH = $(foreach p,$(PACKAGES),$(p) $(shell $(PKG_CONFIG) --modversion $(p)))
+BUILT_AS = $(strip $(CC) $(OPT) $(HARDEN))
 
 FLOORS := base event conf net proto tunnel edge script admin main
 LIB_SRC := $(sort $(foreach f,$(FLOORS),$(wildcard src/$(f)/*.c)))
@@ -36,8 +50,12 @@ LIB_OBJ := $(LIB_SRC:src/%.c=$(BUILD)/%.o)
 LIBRARY := $(BUILD)/libmctunnel.a
 UNIT_SRC := $(sort $(wildcard reg-tests/unit/*/*.c))
 UNIT_BIN := $(UNIT_SRC:reg-tests/unit/%.c=$(BUILD)/unit/%)
+FUZZ_SRC := $(filter-out reg-tests/fuzz/replay.c,$(sort $(wildcard reg-tests/fuzz/*.c)))
+FUZZ_BIN := $(FUZZ_SRC:reg-tests/fuzz/%.c=$(BUILD)/fuzz/%)
+REPLAY_BIN := $(FUZZ_SRC:reg-tests/fuzz/%.c=$(BUILD)/replay/%)
+FUZZ_SECONDS ?= 60
 
-all: mctunnel
+all: mctunnel ## build ./mctunnel (the default)
 
 mctunnel: $(BUILD)/mctunnel
 	@cp -f $< $@
@@ -49,20 +67,95 @@ $(LIBRARY): $(LIB_OBJ)
 	@rm -f $@
 	ar rcs $@ $^
 
+$(BUILD)/main/options.o: ALL_CFLAGS += -DBUILT_WITH='"$(BUILT_WITH)"' -DBUILT_AS='"$(BUILT_AS)"'
+
 $(BUILD)/%.o: src/%.c VERSION
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
 # A unit test is a program over cmocka; linked with the library, so it may include the .c it tests.
+TEST_CFLAGS = $(ALL_CFLAGS) -MMD -MP -MF $@.d -Isrc -Wno-missing-prototypes
+TEST_LDFLAGS = $(ALL_LDFLAGS) -Wl,--allow-multiple-definition
 $(BUILD)/unit/%: reg-tests/unit/%.c $(LIBRARY)
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -MMD -MP -MF $@.d -Isrc -Wno-missing-prototypes -o $@ $< $(ALL_LDFLAGS) -Wl,--allow-multiple-definition $(LIBRARY) $(LIBS) -lcmocka
+	$(CC) $(TEST_CFLAGS) -o $@ $< $(TEST_LDFLAGS) $(LIBRARY) $(LIBS) -lcmocka
 
+# A fuzz target: with libFuzzer (FLAVOUR=fuzz), or with a main() that replays its corpus (any flavour).
+$(BUILD)/fuzz/%: reg-tests/fuzz/%.c $(LIBRARY)
+	@mkdir -p $(@D)
+	$(CC) $(TEST_CFLAGS) -fsanitize=fuzzer -o $@ $< $(TEST_LDFLAGS) $(LIBRARY) $(LIBS)
+
+$(BUILD)/replay/%: reg-tests/fuzz/%.c reg-tests/fuzz/replay.c $(LIBRARY)
+	@mkdir -p $(@D)
+	$(CC) $(TEST_CFLAGS) -o $@ $< reg-tests/fuzz/replay.c $(TEST_LDFLAGS) $(LIBRARY) $(LIBS)
+
+program: $(BUILD)/mctunnel
 unit-binaries: $(UNIT_BIN)
+fuzz-binaries: $(FUZZ_BIN)
+replay-binaries: $(REPLAY_BIN)
+objects: $(LIB_OBJ) $(BUILD)/main.o
 
-clean:
+test: ## everything: check, unit tests, fuzz corpora, reg-tests
+	scripts/run-tests
+
+check: ## layering, banned functions, headers, format, warnings as errors, shellcheck
+	scripts/run-tests check
+
+unit-tests: ## build with ASan and UBSan (or FLAVOUR=tsan) and run every reg-tests/unit/*/*.c
+	scripts/run-tests unit
+
+reg-tests: ## run every reg-tests/*/test_*.py and pki test against the real programs
+	scripts/run-tests reg
+
+asan: ## build program and unit tests below build/asan, with AddressSanitizer and UBSan
+	$(MAKE) FLAVOUR=asan program unit-binaries replay-binaries
+
+tsan: ## build program and unit tests below build/tsan, with ThreadSanitizer
+	$(MAKE) FLAVOUR=tsan program unit-binaries
+
+fuzz: ## build the fuzz targets with clang and run each for FUZZ_SECONDS (60); finds go to its corpus
+	$(MAKE) FLAVOUR=fuzz fuzz-binaries
+	@for t in $(FUZZ_SRC:reg-tests/fuzz/%.c=%); do \
+		mkdir -p reg-tests/fuzz/corpus/$$t && echo "== $$t" && \
+		build/fuzz/fuzz/$$t -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 reg-tests/fuzz/corpus/$$t || exit 1; \
+	done
+
+bench: all ## measure (scripts/bench)
+	@test -x scripts/bench || { echo "no benchmarks yet: there is no scripts/bench" >&2; exit 1; }
+	scripts/bench
+
+soak: all ## run for hours under load and faults (scripts/soak)
+	@test -x scripts/soak || { echo "no soak test yet: there is no scripts/soak" >&2; exit 1; }
+	scripts/soak
+
+newcomer: ## try README's two commands on a bare Debian in a chroot (root, debootstrap, slow)
+	reg-tests/newcomer
+
+install: all ## install below DESTDIR and PREFIX; an existing configuration is kept
+	install -d $(DESTDIR)$(SBINDIR) $(DESTDIR)$(SYSCONFDIR)/mctunnel $(DESTDIR)$(MANDIR)/man8 $(DESTDIR)$(DOCDIR)
+	install -m 755 mctunnel scripts/mctunnel-pki $(DESTDIR)$(SBINDIR)
+	install -m 644 doc/mctunnel.8 doc/mctunnel-pki.8 $(DESTDIR)$(MANDIR)/man8
+	install -m 644 README.md NEWS LICENSE $(wildcard doc/*.txt doc/*.md) $(DESTDIR)$(DOCDIR)
+	test -e $(DESTDIR)$(SYSCONFDIR)/mctunnel/mctunnel.cfg || \
+		install -m 644 etc/mctunnel.cfg $(DESTDIR)$(SYSCONFDIR)/mctunnel/mctunnel.cfg
+
+uninstall: ## remove what install put there; the configuration stays
+	rm -f $(DESTDIR)$(SBINDIR)/mctunnel $(DESTDIR)$(SBINDIR)/mctunnel-pki
+	rm -f $(DESTDIR)$(MANDIR)/man8/mctunnel.8 $(DESTDIR)$(MANDIR)/man8/mctunnel-pki.8
+	rm -rf $(DESTDIR)$(DOCDIR)
+
+dist: ## pack the committed tree as mctunnel-VERSION.tar.gz
+	git archive --format=tar.gz --prefix=mctunnel-$(VERSION)/ -o mctunnel-$(VERSION).tar.gz HEAD
+	@echo mctunnel-$(VERSION).tar.gz
+
+clean: ## remove what was built
 	rm -rf build mctunnel mctunnelctl
 
--include $(LIB_OBJ:.o=.d) $(UNIT_BIN:=.d) $(BUILD)/main.d
-.PHONY: all unit-binaries clean
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r t h; do printf '  %-12s %s\n' "$$t" "$$h"; done
+	@sed -n 's/^#  //p' Makefile
+
+-include $(LIB_OBJ:.o=.d) $(UNIT_BIN:=.d) $(FUZZ_BIN:=.d) $(REPLAY_BIN:=.d) $(BUILD)/main.d
+.PHONY: all program objects test check unit-tests reg-tests unit-binaries fuzz-binaries replay-binaries asan tsan fuzz bench soak \
+	newcomer install uninstall dist clean help
 .SECONDARY:
