@@ -1,0 +1,42 @@
+/* A pump joins a conn (client's or target's socket) and a session: moves the bytes both ways, carries each side's end, minds timeouts. The only code that knows both. */
+#ifndef MCTUNNEL_EDGE_PUMP_H
+#define MCTUNNEL_EDGE_PUMP_H
+
+#include "mctunnel/base/reason.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct pump;
+struct conn;
+struct session;
+struct session_events;
+
+struct pump_options {
+	uint32_t idle_ms, half_closed_ms; /* 0: none */
+	enum reason local_reset;          /* what a RST of the conn means: CLIENT_RESET on the hub, TARGET_RESET on the agent */
+};
+
+struct pump_events {
+	void (*on_open)(void *owner, const char *target);
+	/* Once, at the end: the conn is closed and the session let go; the pump is freed when this returns. up: bytes from client to target. */
+	void (*on_done)(void *owner, enum reason why);
+	/* The agent refused and nothing was consumed: return true when the owner has called session_reopen with success; else on_done follows. */
+	bool (*on_refused)(void *owner, enum reason why);
+};
+
+/* Made first, without a session: its session_events are to be given to session_open / session_accept with the pump as owner. Takes over c when pump_start is called. */
+struct pump *pump_new(const struct pump_options *o, const struct pump_events *ev, void *owner) __attribute__((warn_unused_result));
+extern const struct session_events pump_session_events;
+/* Begins to move. Client bytes flow at once, also before the session is open. c may be NULL on the agent until the target is connected: call pump_conn then. */
+void pump_start(struct pump *p, struct session *s, struct conn *c);
+void pump_conn(struct pump *p, struct conn *c);
+/* The session ends and the conn is aborted, on_done is called. */
+void pump_abort(struct pump *p, enum reason why);
+struct session *pump_session(struct pump *p);
+/* Bytes taken from the conn / given to the conn. */
+uint64_t pump_in(const struct pump *p);
+uint64_t pump_out(const struct pump *p);
+void pump_free(struct pump *p); /* only one that was never started */
+
+#endif
