@@ -13,16 +13,20 @@ struct chunk;
 struct bufq {
 	struct chunk *head, *tail; /* owned */
 	size_t len;                /* bytes */
+	uint64_t dropped;          /* bytes ever taken away: the stream offset of the head */
 };
 
-/* A place inside a queue; moves forward only. Zero it to begin at the head. Bytes dropped must lie before it. */
+/* A place inside a queue. Zero it to begin at the head. It stays good over any append, commit and drop; dropping
+ * past it carries it along to the new head. It belongs to one queue: when that is zeroed, so is the cursor. */
 struct buf_cursor {
-	struct chunk *chunk; /* NULL: at the head, or (len bytes read) at the end */
+	struct chunk *chunk; /* borrowed, looked at only while at > dropped: then it cannot have been freed */
 	size_t off;          /* inside chunk */
+	uint64_t at;         /* stream offset; up to `dropped` it means the head */
 };
 
-/* Room for up to `want` more bytes at the end, as at most `max` pieces; returns the number of
- * pieces, 0 when there is no memory. Must be followed by bufq_commit (0 allowed) before any other call. */
+/* Room for up to `want` more bytes at the end, as at most `max` pieces; returns the number of pieces, 0 when there
+ * is no memory. The first piece may be the small rest of the last chunk, so ask for two at least.
+ * Must be followed by bufq_commit (0 allowed) before any other call. */
 int bufq_reserve(struct bufq *q, size_t want, struct iovec *iov, int max);
 void bufq_commit(struct bufq *q, size_t written);
 
@@ -39,7 +43,7 @@ void bufq_clear(struct bufq *q);
 /* Copies up to len bytes from the cursor on into dst and moves it; returns how many. */
 size_t bufq_read(const struct bufq *q, struct buf_cursor *c, void *dst, size_t len);
 
-/* Puts the cursor `skip` bytes behind the head (skip <= len). */
+/* Puts the cursor `skip` bytes behind the head (skip <= len), also backwards. */
 void bufq_seek(const struct bufq *q, struct buf_cursor *c, size_t skip);
 
 #endif
