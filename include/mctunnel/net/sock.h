@@ -5,6 +5,9 @@
 #include "mctunnel/base/addr.h"
 
 #include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
 
 /* Binds and listens (backlog = somaxconn). Reuses the address (SO_REUSEADDR), free-binds addresses that are not local yet
  * (a VIP on the standby), replaces a stale Unix socket nobody listens on. "*" binds [::] for both families, 0.0.0.0 where there is no IPv6.
@@ -20,6 +23,7 @@ int sock_connect(const struct addr *to) __attribute__((warn_unused_result));
 int sock_error(int fd); /* takes and returns SO_ERROR */
 
 void sock_orderly(int fd);                          /* linger off: close() now delivers what was written, then FIN */
+void sock_reset(int fd);                            /* the opposite, and the state sockets begin in: close() sends RST */
 void sock_user_timeout(int fd, uint32_t ms);        /* TCP_USER_TIMEOUT */
 void sock_notsent_lowat(int fd, uint32_t bytes);    /* TCP_NOTSENT_LOWAT */
 void sock_local(int fd, struct addr *out);          /* own address */
