@@ -27,7 +27,8 @@ struct conn_ops {
 
 struct conn {
 	const struct conn_ops *ops;
-	struct watch watch;                   /* its descriptor */
+	struct watch watch;                   /* of fd, while attached to a loop */
+	int fd;                               /* owned */
 	void (*on_event)(struct conn *c);     /* set by the owner; readable/writable/hup have changed */
 	void *owner;                          /* borrowed */
 	bool readable, writable;              /* may be tried */
@@ -63,5 +64,10 @@ void conn_detach(struct conn *c);
 int conn_attach(struct conn *c) __attribute__((warn_unused_result));
 
 int conn_fd(const struct conn *c);
+
+/* For what is built over a plain conn (TLS): frees the object and returns its descriptor, unwatched, untouched. */
+int conn_release(struct conn *plain) __attribute__((warn_unused_result));
+/* Notes what the loop reported in readable, writable, hup and peer_shut. */
+void conn_note(struct conn *c, unsigned events);
 
 #endif
