@@ -12,17 +12,18 @@ bool str_copy(char *dst, size_t size, const char *src);
 /* Matches with '*' (any run of characters, also none); everything else is literal. */
 bool str_glob(const char *pattern, const char *text);
 
-/* Number of single-character edits between two words (insert, delete, replace, swap neighbours). */
+/* Number of single-character edits between two words (insert, delete, replace, swap neighbours).
+ * Words of more than 64 characters are not compared: 0 when equal, else the longer one's length. */
 unsigned str_distance(const char *a, const char *b);
 
 /* Bytes as lower-case hex; out has room for 2*len+1. */
 void str_hex(char *out, const void *bytes, size_t len);
-bool str_unhex(void *out, size_t len, const char *hex); /* exactly 2*len hex digits, then NUL */
+bool str_unhex(void *out, size_t len, const char *hex); /* exactly 2*len hex digits (either case), then NUL; else false and out is spoilt */
 
 /* Whole decimal number, no sign, no blanks; false when it is not one or exceeds max. */
 bool str_u64(const char *s, uint64_t max, uint64_t *out);
 
-/* Bounded text under construction: sprintf into a fixed buffer, remembering an overflow. */
+/* Bounded text under construction: printf into a fixed buffer; what does not fit is cut, and nothing is added after it. */
 struct strbuf {
 	char *buf;
 	size_t size, len; /* len < size always */
