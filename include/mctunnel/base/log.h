@@ -1,6 +1,8 @@
 /* The log: one record a line, the same facts as text (key=value) or JSON, to several targets.
  * Once log_start() has run, a thread of its own writes, and a slow target never stops a loop: what
- * does not fit its queue is dropped and counted (STAT_LOG_DROPPED). Before that, records are written at once to stderr. */
+ * does not fit its queue is dropped and counted (STAT_LOG_DROPPED). Before that and after log_stop(), records are written
+ * at once by the caller, to the targets or, while there are none, as text to stderr. Records may come from any thread; open,
+ * close, level, start and stop from one thread only. A child process inherits the targets, not the writing thread. */
 #ifndef MCTUNNEL_BASE_LOG_H
 #define MCTUNNEL_BASE_LOG_H
 
@@ -20,7 +22,7 @@ void log_close_all(void);
 
 int log_start(void) __attribute__((warn_unused_result)); /* starts the writing thread of this process */
 void log_stop(void);                                     /* writes what is queued (at most 1 s), ends the thread */
-void log_reopen(void);                                   /* files, after rotation */
+void log_reopen(void);                                   /* files, after rotation; one that cannot be opened stays as it is */
 
 /* true when some target wants this level; the macros below test it first. */
 bool log_wants(enum log_level level);
@@ -28,10 +30,12 @@ void log_set_level(enum log_level level); /* for all targets */
 int log_level_parse(const char *word);    /* -1: no such word */
 
 /* One record: begin, add facts, end (which hands it to the targets). Values are escaped as the format
- * demands (control characters and quotes never break a line). At most 2 KiB; longer is cut and says so. */
+ * demands (control characters and quotes never break a line). At most 2 KiB; longer is cut and
+ * says so (cut=yes). Keys and events are the program's own words, never input. */
 struct log_rec {
 	char text[2048], json[2048];
-	size_t text_len, json_len;
+	size_t text_len, json_len; /* 0: no target wants that form */
+	bool text_cut, json_cut;
 	enum log_level level;
 };
 void log_begin(struct log_rec *r, enum log_level level, const char *event);
