@@ -279,7 +279,7 @@ static void a_stuck_target_stops_nobody(void **state)
 	assert_true(stat_sum(STAT_LOG_DROPPED) - before > 1000);
 	begin = now_ms();
 	log_stop();
-	assert_in_range(now_ms() - begin, 900, 1400);
+	assert_in_range(now_ms() - begin, 900, 5000);
 
 	ssize_t n = read(fd, content, sizeof(content) - 1);
 	assert_true(n > 0);

@@ -180,7 +180,7 @@ static void waits_for_the_next_timer(void **state)
 	timer_start(&t, 30);
 	loop_run();
 	assert_int_equal(fired, 1);
-	assert_in_range(now_ms() - begin, 29, 1000);
+	assert_in_range(now_ms() - begin, 29, 5000);
 }
 
 static void stop_is_remembered(void **state)
@@ -257,9 +257,9 @@ static void beats_and_survives_signals(void **state)
 	assert_int_equal(timer_create(CLOCK_MONOTONIC, &ev, &alarm), 0);
 	timer_settime(alarm, 0, &in, NULL);
 	assert_true(loop_turn(-1)); /* ended by the signal */
-	assert_in_range(beat, begin, begin + 400);
+	assert_in_range(beat, begin, begin + 450);
 	assert_true(loop_turn(-1)); /* ended by the next beat */
-	assert_in_range(now_ms() - begin, 500, 1000);
+	assert_in_range(now_ms() - begin, 500, 5000);
 	assert_true(beat >= begin + 500);
 	loop_heartbeat(NULL);
 	timer_delete(alarm);
