@@ -53,6 +53,8 @@ UNIT_BIN := $(UNIT_SRC:reg-tests/unit/%.c=$(BUILD)/unit/%)
 FUZZ_SRC := $(filter-out reg-tests/fuzz/replay.c,$(sort $(wildcard reg-tests/fuzz/*.c)))
 FUZZ_BIN := $(FUZZ_SRC:reg-tests/fuzz/%.c=$(BUILD)/fuzz/%)
 REPLAY_BIN := $(FUZZ_SRC:reg-tests/fuzz/%.c=$(BUILD)/replay/%)
+TOOL_SRC := $(sort $(wildcard reg-tests/tools/*.c))
+TOOL_BIN := $(TOOL_SRC:reg-tests/tools/%.c=$(BUILD)/tools/%)
 FUZZ_SECONDS ?= 60
 
 all: mctunnel ## build ./mctunnel (the default)
@@ -89,7 +91,13 @@ $(BUILD)/replay/%: reg-tests/fuzz/%.c reg-tests/fuzz/replay.c $(LIBRARY)
 	@mkdir -p $(@D)
 	$(CC) $(TEST_CFLAGS) -o $@ $< reg-tests/fuzz/replay.c $(TEST_LDFLAGS) $(LIBRARY) $(LIBS)
 
+# What reg-tests need besides the program: a relay that does harm, simulated agents.
+$(BUILD)/tools/%: reg-tests/tools/%.c $(LIBRARY)
+	@mkdir -p $(@D)
+	$(CC) $(TEST_CFLAGS) -o $@ $< $(TEST_LDFLAGS) $(LIBRARY) $(LIBS)
+
 program: $(BUILD)/mctunnel
+tool-binaries: $(TOOL_BIN)
 unit-binaries: $(UNIT_BIN)
 fuzz-binaries: $(FUZZ_BIN)
 replay-binaries: $(REPLAY_BIN)
@@ -108,7 +116,7 @@ reg-tests: ## run every reg-tests/*/test_*.py and pki test against the real prog
 	scripts/run-tests reg
 
 asan: ## build program and unit tests below build/asan, with AddressSanitizer and UBSan
-	$(MAKE) FLAVOUR=asan program unit-binaries replay-binaries
+	$(MAKE) FLAVOUR=asan program tool-binaries unit-binaries replay-binaries
 
 tsan: ## build program and unit tests below build/tsan, with ThreadSanitizer
 	$(MAKE) FLAVOUR=tsan program unit-binaries
@@ -155,7 +163,7 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r t h; do printf '  %-12s %s\n' "$$t" "$$h"; done
 	@sed -n 's/^#  //p' Makefile
 
--include $(LIB_OBJ:.o=.d) $(UNIT_BIN:=.d) $(FUZZ_BIN:=.d) $(REPLAY_BIN:=.d) $(BUILD)/main.d
-.PHONY: all program objects test check unit-tests reg-tests unit-binaries fuzz-binaries replay-binaries asan tsan fuzz bench soak \
+-include $(LIB_OBJ:.o=.d) $(UNIT_BIN:=.d) $(FUZZ_BIN:=.d) $(REPLAY_BIN:=.d) $(TOOL_BIN:=.d) $(BUILD)/main.d
+.PHONY: all program objects test check unit-tests reg-tests unit-binaries fuzz-binaries replay-binaries tool-binaries asan tsan fuzz bench soak \
 	newcomer install uninstall dist clean help
 .SECONDARY:
