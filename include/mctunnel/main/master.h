@@ -10,7 +10,10 @@ struct conf;
 struct master_options {
 	bool daemonise;       /* -D */
 	bool no_master;       /* -1: run the worker in this process */
+	bool debug;           /* -d: log at level debug whatever the configuration says */
 	const char *pid_file; /* -p, or NULL */
+	int argc;             /* the program's arguments, borrowed: the worker writes its title over them; may be 0 */
+	char **argv;
 };
 
 /* Binds, starts, supervises until stopped; returns the process's exit code. All errors have been written to stderr. */

@@ -1,0 +1,83 @@
+/* Binds the listening sockets and tells, for those that cannot be bound, where the configuration asked for them.
+ * It does not know what a socket serves: names and endpoints are the worker's. */
+#include "mctunnel/main/binding.h"
+
+#include "mctunnel/base/bug.h"
+#include "mctunnel/conf/conf.h"
+#include "mctunnel/main/worker.h"
+#include "mctunnel/net/sock.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const struct conf_where *place_of_listener(const struct conf *conf, const char *rest)
+{
+	const char *dot = strrchr(rest, '.');
+	size_t len = dot ? (size_t)(dot - rest) : strlen(rest);
+
+	for (size_t i = 0; i < conf->listeners_n; i++)
+		if (strlen(conf->listeners[i].name) == len && memcmp(conf->listeners[i].name, rest, len) == 0)
+			return &conf->listeners[i].at;
+	return NULL;
+}
+
+static const struct conf_where *place_of(const struct conf *conf, const char *name)
+{
+	if (strncmp(name, "listener.", 9) == 0)
+		return place_of_listener(conf, name + 9);
+	if (strncmp(name, "hub.", 4) == 0) {
+		size_t i = strtoul(name + 4, NULL, 10);
+
+		return i < conf->hub.bind_n ? &conf->hub.bind[i].at : &conf->hub.at;
+	}
+	return &conf->global.metrics_at;
+}
+
+static void report(const struct conf *conf, const char *name, const char *why)
+{
+	const struct conf_where *at = place_of(conf, name);
+
+	if (at && at->file)
+		fprintf(stderr, "%s:%d: ", at->file, at->line);
+	fprintf(stderr, "[ALERT] %s: %s\n", name, why);
+}
+
+static int bind_one(const struct conf *conf, struct worker_socket *s)
+{
+	const struct endpoint *e = worker_socket_endpoint(conf, s->name);
+	char err[256] = "";
+
+	BUG_ON(!e);
+	s->fd = sock_listen(e, err, sizeof(err));
+	if (s->fd >= 0)
+		return 0;
+	report(conf, s->name, err);
+	return -1;
+}
+
+int binding_open(const struct conf *conf, struct worker_socket **out, size_t *n)
+{
+	int failed = 0;
+
+	*n = worker_sockets(conf, out);
+	for (size_t i = 0; i < *n; i++)
+		failed |= bind_one(conf, &(*out)[i]);
+	if (!failed)
+		return 0;
+	binding_close(*out, *n);
+	free(*out);
+	*out = NULL;
+	*n = 0;
+	return -1;
+}
+
+void binding_close(struct worker_socket *sockets, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		if (sockets[i].fd >= 0)
+			close(sockets[i].fd);
+		sockets[i].fd = -1;
+	}
+}

@@ -1,0 +1,128 @@
+/* Tells systemd and keepalived how the program is.
+ * systemd: datagrams to the Unix socket named in the environment, the whole of sd_notify's protocol that we need, so no
+ * libsystemd. keepalived: a file with one digit. Both are told only by the master: a worker could be an attacker's. */
+#define _GNU_SOURCE
+#include "mctunnel/main/notify.h"
+
+#include "mctunnel/base/str.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+static int notify_fd = -1;
+static uint64_t watchdog_ms;
+static const char *health_path; /* borrowed */
+static int health_told = -1;
+
+static int connect_to(const char *path)
+{
+	struct sockaddr_un un = { .sun_family = AF_UNIX };
+	size_t len = strlen(path);
+	int fd;
+
+	if ((path[0] != '/' && path[0] != '@') || len < 2 || len >= sizeof(un.sun_path))
+		return -1;
+	memcpy(un.sun_path, path, len);
+	if (path[0] == '@')
+		un.sun_path[0] = '\0';
+	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd >= 0 && connect(fd, (struct sockaddr *)&un, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len)) < 0) {
+		close(fd);
+		fd = -1;
+	}
+	return fd;
+}
+
+static uint64_t read_watchdog(void)
+{
+	const char *usec = getenv("WATCHDOG_USEC"), *pid = getenv("WATCHDOG_PID");
+	uint64_t limit, whose;
+
+	if (!usec || !str_u64(usec, UINT64_MAX, &limit))
+		return 0;
+	if (pid && (!str_u64(pid, INT_MAX, &whose) || whose != (uint64_t)getpid()))
+		return 0;
+	return limit / 2000 > 0 ? limit / 2000 : 1;
+}
+
+void notify_open(const char *health_file)
+{
+	const char *path = getenv("NOTIFY_SOCKET");
+
+	health_path = health_file;
+	health_told = -1;
+	if (path)
+		notify_fd = connect_to(path);
+	watchdog_ms = notify_fd >= 0 ? read_watchdog() : 0;
+	unsetenv("NOTIFY_SOCKET");
+	unsetenv("WATCHDOG_USEC");
+	unsetenv("WATCHDOG_PID");
+}
+
+void notify_close(void)
+{
+	if (notify_fd >= 0)
+		close(notify_fd);
+	notify_fd = -1;
+}
+
+void notify_send(const char *fmt, ...)
+{
+	char text[512];
+	va_list ap;
+	int len;
+
+	if (notify_fd < 0)
+		return;
+	va_start(ap, fmt);
+	len = vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	if (len > 0)
+		(void)send(notify_fd, text, (size_t)len < sizeof(text) ? (size_t)len : sizeof(text) - 1, MSG_NOSIGNAL);
+}
+
+uint64_t notify_watchdog_ms(void)
+{
+	return watchdog_ms;
+}
+
+/* A reader sees the old content or the new, never a part. */
+static int replace_file(const char *path, const char *content)
+{
+	char tmp[PATH_MAX];
+	int fd, n = snprintf(tmp, sizeof(tmp), "%s.new", path);
+	ssize_t len = (ssize_t)strlen(content);
+
+	if (n < 0 || (size_t)n >= sizeof(tmp)) {
+		errno = ENAMETOOLONG;
+		return -1;
+	}
+	fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0644);
+	if (fd < 0)
+		return -1;
+	if (write(fd, content, (size_t)len) != len) {
+		close(fd);
+		return -1;
+	}
+	return close(fd) == 0 ? rename(tmp, path) : -1;
+}
+
+int notify_health(bool serve, char *err, size_t errsize)
+{
+	if (!health_path || health_told == (int)serve)
+		return 0;
+	if (replace_file(health_path, serve ? "0\n" : "1\n") < 0) {
+		snprintf(err, errsize, "cannot write health file %s: %s", health_path, strerror(errno));
+		return -1;
+	}
+	health_told = serve;
+	return 0;
+}

@@ -1,0 +1,104 @@
+/* The checks that need more than the configuration: TLS material is tried as hub and agent will use it, names of
+ * user and group are looked up. Runs at start and with -c, so that what -c accepts does start.
+ * It owns nothing. */
+#include "mctunnel/main/verify.h"
+
+#include "mctunnel/conf/files.h"
+#include "mctunnel/main/privs.h"
+#include "mctunnel/net/tls.h"
+
+#include <stdio.h>
+
+struct verify {
+	const struct conf *conf;
+	conf_report *on_finding;
+	void *arg;
+	int result;
+};
+
+static void report(struct verify *v, const struct conf_where *at, bool alert, const char *key, const char *text)
+{
+	char line[1024], place[512] = "";
+
+	if (at && at->file)
+		snprintf(place, sizeof(place), "%s:%d: ", at->file, at->line);
+	snprintf(line, sizeof(line), "%s[%s] %s%s%s", place, alert ? "ALERT" : "WARNING", key, key[0] ? ": " : "", text);
+	v->on_finding(v->arg, alert, line);
+	if (alert)
+		v->result = -1;
+}
+
+static const char *content_of(struct verify *v, const struct conf_where *at, const char *section, const char *key, const char *path)
+{
+	const char *why = "unreadable", *content;
+	char name[128], text[512];
+	size_t len;
+
+	if (!path)
+		return NULL;
+	content = files_read(v->conf->files, path, &len, &why);
+	if (content)
+		return content;
+	snprintf(name, sizeof(name), "%s.%s", section, key);
+	snprintf(text, sizeof(text), "cannot read '%s': %s", path, why);
+	report(v, at, true, name, text);
+	return NULL;
+}
+
+static void check_tls(struct verify *v, const struct conf_where *at, const char *section, struct tls_files *f, bool server)
+{
+	char err[512] = "";
+
+	f->cert = content_of(v, at, section, "cert", f->cert_path);
+	f->key = content_of(v, at, section, "key", f->key_path);
+	f->ca = content_of(v, at, section, server ? "client_ca" : "ca", f->ca_path);
+	f->crl = content_of(v, at, section, "crl", f->crl_path);
+	if (!f->cert || !f->key || !f->ca || (f->crl_path && !f->crl))
+		return;
+	if (tls_check(f, server, err, sizeof(err)) < 0)
+		report(v, at, true, section, err);
+	if (files_world_readable(v->conf->files, f->key_path)) {
+		snprintf(err, sizeof(err), "others than the owner may read the key '%s' (chmod 600)", f->key_path);
+		report(v, at, false, section, err);
+	}
+}
+
+static void check_hub(struct verify *v)
+{
+	for (size_t i = 0; i < v->conf->hub.bind_n; i++) {
+		const struct conf_tls_bind *b = &v->conf->hub.bind[i];
+		struct tls_files f = { .cert_path = b->cert, .key_path = b->key, .ca_path = b->client_ca, .crl_path = b->crl };
+		char section[48];
+
+		snprintf(section, sizeof(section), "hub.bind[%zu]", i);
+		check_tls(v, &b->at, section, &f, true);
+	}
+}
+
+static void check_agent(struct verify *v)
+{
+	const struct conf_agent *a = &v->conf->agent;
+	struct tls_files f = { .cert_path = a->cert, .key_path = a->key, .ca_path = a->ca };
+
+	check_tls(v, &a->at, "agent.tls", &f, false);
+}
+
+static void check_privs(struct verify *v)
+{
+	char err[512];
+
+	if (privs_prepare(v->conf, err, sizeof(err)) < 0)
+		report(v, NULL, true, "", err);
+}
+
+int verify_conf(const struct conf *conf, conf_report *on_finding, void *arg)
+{
+	struct verify v = { .conf = conf, .on_finding = on_finding, .arg = arg };
+
+	if (conf->hub.set)
+		check_hub(&v);
+	if (conf->agent.set)
+		check_agent(&v);
+	check_privs(&v);
+	return v.result;
+}
