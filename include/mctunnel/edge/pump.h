@@ -15,14 +15,19 @@ struct session_events;
 struct pump_options {
 	uint32_t idle_ms, half_closed_ms; /* 0: none */
 	enum reason local_reset;          /* what a RST of the conn means: CLIENT_RESET on the hub, TARGET_RESET on the agent */
+	bool client_side;                 /* the conn is a client's (hub): its bytes are counted in STAT_BYTES_UP and _DOWN */
 };
 
+/* Called from conn's and session's events, timers and deferred work, never from within pump_start or pump_conn. */
 struct pump_events {
 	void (*on_open)(void *owner, const char *target);
-	/* Once, at the end: the conn is closed and the session let go; the pump is freed when this returns. up: bytes from client to target. */
+	/* Once, at the end: the conn is closed and the session let go; the pump is freed when this returns. */
 	void (*on_done)(void *owner, enum reason why);
-	/* The agent refused and nothing was consumed: return true when the owner has called session_reopen with success; else on_done follows. */
+	/* The agent refused and nothing was consumed: return true when the owner has called session_reopen with success; else on_done follows. May be NULL. */
 	bool (*on_refused)(void *owner, enum reason why);
+	/* The session moves to another thread, and with it the pump and its conn: the owner follows. May be NULL. */
+	void (*on_leave)(void *owner);
+	void (*on_arrive)(void *owner);
 };
 
 /* Made first, without a session: its session_events are to be given to session_open / session_accept with the pump as owner. Takes over c when pump_start is called. */
@@ -33,10 +38,11 @@ void pump_start(struct pump *p, struct session *s, struct conn *c);
 void pump_conn(struct pump *p, struct conn *c);
 /* The session ends and the conn is aborted, on_done is called. */
 void pump_abort(struct pump *p, enum reason why);
-struct session *pump_session(struct pump *p);
+struct session *pump_session(struct pump *p); /* NULL in on_done */
 /* Bytes taken from the conn / given to the conn. */
 uint64_t pump_in(const struct pump *p);
 uint64_t pump_out(const struct pump *p);
-void pump_free(struct pump *p); /* only one that was never started */
+bool pump_half_closed(const struct pump *p); /* one direction has ended */
+void pump_free(struct pump *p);              /* only one that was never started */
 
 #endif
