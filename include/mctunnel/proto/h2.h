@@ -44,13 +44,15 @@ struct h2_events {
 	void (*on_fin)(void *owner, void *stream);
 	void (*on_credit)(void *owner, void *stream, uint32_t bytes);
 	void (*on_reset)(void *owner, void *stream, uint32_t code);
-	void (*on_closed)(void *owner, void *stream); /* last event of a stream, after fin or reset */
+	/* Last event of a stream: everything of it has been put into h2_output's bytes. code: 0 after both ends, else why it was cut. */
+	void (*on_closed)(void *owner, void *stream, uint32_t code);
 	void (*on_pong)(void *owner, uint64_t value); /* answer to an h2_ping */
 	void (*on_hello)(void *owner, enum h2_frame type, const char *json, size_t len); /* put together from its pieces */
 	void (*on_goaway)(void *owner, uint32_t code, const uint8_t *text, size_t len);
-	/* Copies up to `room` bytes that the stream has to send into dst; sets *fin when these were the last. 0 without *fin: nothing now
-	 * (h2_wake later). */
-	size_t (*pull)(void *owner, void *stream, uint8_t *dst, size_t room, bool *fin);
+	/* How many bytes, at most `room`, the stream has to send now; *fin is set when its end follows them. 0 without *fin: nothing (h2_wake later). */
+	size_t (*ready)(void *owner, void *stream, size_t room, bool *fin);
+	/* Copies the bytes that ready() announced. */
+	void (*pull)(void *owner, void *stream, uint8_t *dst, size_t len, bool fin);
 };
 
 /* max_streams: how many the other side may open (agent role). NULL when memory is used up. */

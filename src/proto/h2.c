@@ -1,0 +1,602 @@
+/* HTTP/2 of a link: a thin layer over nghttp2 that turns its callbacks into the events of h2.h.
+ * Owns the nghttp2 session and hello frames under way. The payload of DATA frames is copied once, from the
+ * stream's owner into the output (NGHTTP2_DATA_FLAG_NO_COPY). Credit and flow control follow the
+ * owner's word only: nghttp2's automatic WINDOW_UPDATEs are off, the connection's window is kept wide open. */
+#include "mctunnel/proto/h2.h"
+
+#include "mctunnel/base/bug.h"
+#include "mctunnel/base/list.h"
+#include "mctunnel/base/str.h"
+
+#include <nghttp2/nghttp2.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define HELLO_PIECE 16000
+#define HELLO_MAX (256u << 10)
+#define HELLO_END 0x1
+#define CONNECTION_WINDOW INT32_MAX
+
+struct piece { /* of a hello frame, until it is serialised */
+	struct list node;
+	size_t len;
+	uint8_t data[];
+};
+
+struct h2 {
+	nghttp2_session *ng; /* owned */
+	enum h2_role role;
+	const struct h2_events *ev;
+	void *owner;
+	struct h2_fields fields; /* of the header block being received */
+	bool fields_bad;
+	bool peer_closing, closing; /* GOAWAY received, sent */
+	bool broken;
+	uint32_t glitches;
+	char *hello; /* owned: pieces received so far */
+	size_t hello_len;
+	struct list pieces; /* owned: hello frames to send */
+	uint8_t *out;       /* borrowed: destination of the running h2_output */
+	size_t room;
+	char error[128];
+};
+
+static void set_error(struct h2 *h, const char *what)
+{
+	h->broken = true;
+	if (!h->error[0])
+		str_copy(h->error, sizeof h->error, what);
+}
+
+const char *h2_error(const struct h2 *h)
+{
+	return h->error[0] ? h->error : "HTTP/2 protocol error";
+}
+
+/* ---- header fields ---- */
+
+struct field_row {
+	const char *name;
+	size_t offset, size;
+	bool indexed; /* may enter the HPACK table: constant for a link */
+};
+
+#define FIELD(name, member, indexed) {name, offsetof(struct h2_fields, member), sizeof(((struct h2_fields *)0)->member), indexed}
+
+static const struct field_row field_rows[] = {
+	FIELD(":authority", service, true), FIELD("mct-session", session, false),  FIELD("mct-client", client, false),
+	FIELD("mct-local", local, true),    FIELD("mct-listener", listener, true), FIELD("mct-reason", reason, true),
+	FIELD("mct-target", target, true),
+};
+#define FIELD_ROWS (sizeof field_rows / sizeof field_rows[0])
+
+static bool parse_number(const char *text, uint64_t max, uint64_t *out)
+{
+	return str_u64(text, max, out);
+}
+
+static bool take_number_field(struct h2_fields *f, const char *name, const char *value)
+{
+	uint64_t n;
+	if (strcmp(name, ":status") == 0) {
+		if (!parse_number(value, 999, &n))
+			return false;
+		f->status = (uint16_t)n;
+	} else if (strcmp(name, "mct-resume") == 0) {
+		if (!parse_number(value, UINT32_MAX, &n))
+			return false;
+		f->resume = true;
+		f->epoch = (uint32_t)n;
+	} else if (strcmp(name, "mct-offset") == 0) {
+		if (!parse_number(value, INT64_MAX, &n))
+			return false;
+		f->has_offset = true;
+		f->offset = n;
+	} else if (strcmp(name, "mct-fin") == 0) {
+		f->fin = true;
+	}
+	return true;
+}
+
+static bool take_field(struct h2_fields *f, const char *name, const char *value)
+{
+	for (size_t i = 0; i < FIELD_ROWS; i++)
+		if (strcmp(name, field_rows[i].name) == 0)
+			return str_copy((char *)f + field_rows[i].offset, field_rows[i].size, value);
+	return take_number_field(f, name, value);
+}
+
+static nghttp2_nv make_nv(const char *name, const char *value, bool indexed)
+{
+	return (nghttp2_nv){.name = (uint8_t *)name,
+			    .value = (uint8_t *)value,
+			    .namelen = strlen(name),
+			    .valuelen = strlen(value),
+			    .flags = indexed ? NGHTTP2_NV_FLAG_NONE : NGHTTP2_NV_FLAG_NO_INDEX};
+}
+
+struct nv_list {
+	nghttp2_nv nv[16];
+	size_t n;
+	char numbers[3][24];
+	size_t numbers_n;
+};
+
+static void add_number(struct nv_list *l, const char *name, uint64_t value, bool indexed)
+{
+	char *text = l->numbers[l->numbers_n++];
+	snprintf(text, sizeof l->numbers[0], "%llu", (unsigned long long)value);
+	l->nv[l->n++] = make_nv(name, text, indexed);
+}
+
+/* Pseudo-header fields come first, as RFC 9113 section 8.3 demands. */
+static void build_fields(struct nv_list *l, const struct h2_fields *f, bool request)
+{
+	l->n = l->numbers_n = 0;
+	if (request)
+		l->nv[l->n++] = make_nv(":method", "CONNECT", true);
+	else
+		add_number(l, ":status", f->status, true);
+	for (size_t i = 0; i < FIELD_ROWS; i++) {
+		const struct field_row *row = &field_rows[i];
+		const char *value = (const char *)f + row->offset;
+		if (value[0] && (request || row->name[0] != ':'))
+			l->nv[l->n++] = make_nv(row->name, value, row->indexed);
+	}
+	if (f->resume)
+		add_number(l, "mct-resume", f->epoch, false);
+	if (f->has_offset)
+		add_number(l, "mct-offset", f->offset, false);
+	if (f->fin)
+		l->nv[l->n++] = make_nv("mct-fin", "1", true);
+}
+
+/* ---- receiving ---- */
+
+static void *stream_owner(struct h2 *h, int32_t id)
+{
+	return nghttp2_session_get_stream_user_data(h->ng, id);
+}
+
+static int on_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, void *arg)
+{
+	struct h2 *h = arg;
+	memset(&h->fields, 0, sizeof h->fields);
+	h->fields_bad = false;
+	return 0;
+}
+
+static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint8_t *name, size_t namelen, const uint8_t *value,
+		     size_t valuelen, uint8_t flags, void *arg)
+{
+	struct h2 *h = arg;
+	if (memchr(value, 0, valuelen) || !take_field(&h->fields, (const char *)name, (const char *)value))
+		h->fields_bad = true;
+	return 0;
+}
+
+static void headers_received(struct h2 *h, const nghttp2_frame *frame)
+{
+	int32_t id = frame->hd.stream_id;
+	bool fin = frame->hd.flags & NGHTTP2_FLAG_END_STREAM;
+	if (h->fields_bad) {
+		h2_reset(h, id, NGHTTP2_PROTOCOL_ERROR);
+		return;
+	}
+	if (frame->headers.cat == NGHTTP2_HCAT_REQUEST)
+		h->ev->on_request(h->owner, id, &h->fields, fin);
+	else if (frame->headers.cat == NGHTTP2_HCAT_RESPONSE && stream_owner(h, id))
+		h->ev->on_answer(h->owner, stream_owner(h, id), &h->fields, fin);
+}
+
+static void hello_received(struct h2 *h, const nghttp2_frame *frame)
+{
+	h->glitches++;
+	if (!(frame->hd.flags & HELLO_END))
+		return;
+	char *json = h->hello;
+	size_t len = h->hello_len;
+	h->hello = NULL;
+	h->hello_len = 0;
+	h->ev->on_hello(h->owner, (enum h2_frame)frame->hd.type, json ? json : "", len);
+	free(json);
+}
+
+static void reset_received(struct h2 *h, const nghttp2_frame *frame)
+{
+	h->glitches++;
+	void *stream = stream_owner(h, frame->hd.stream_id);
+	if (stream)
+		h->ev->on_reset(h->owner, stream, frame->rst_stream.error_code);
+}
+
+static void ping_received(struct h2 *h, const nghttp2_frame *frame)
+{
+	uint64_t value;
+	if (!(frame->hd.flags & NGHTTP2_FLAG_ACK)) {
+		h->glitches++;
+		return;
+	}
+	memcpy(&value, frame->ping.opaque_data, sizeof value);
+	h->ev->on_pong(h->owner, value);
+}
+
+static void data_received(struct h2 *h, const nghttp2_frame *frame)
+{
+	if (frame->hd.length == 0 && !(frame->hd.flags & NGHTTP2_FLAG_END_STREAM))
+		h->glitches++;
+}
+
+static void credit_received(struct h2 *h, const nghttp2_frame *frame)
+{
+	void *stream = frame->hd.stream_id ? stream_owner(h, frame->hd.stream_id) : NULL;
+	if (stream)
+		h->ev->on_credit(h->owner, stream, (uint32_t)frame->window_update.window_size_increment);
+}
+
+static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *arg)
+{
+	struct h2 *h = arg;
+	switch (frame->hd.type) {
+	case NGHTTP2_HEADERS: headers_received(h, frame); break;
+	case NGHTTP2_DATA: data_received(h, frame); break;
+	case NGHTTP2_WINDOW_UPDATE: credit_received(h, frame); break;
+	case NGHTTP2_RST_STREAM: reset_received(h, frame); break;
+	case NGHTTP2_PING: ping_received(h, frame); break;
+	case NGHTTP2_GOAWAY:
+		h->peer_closing = true;
+		h->ev->on_goaway(h->owner, frame->goaway.error_code, frame->goaway.opaque_data, frame->goaway.opaque_data_len);
+		break;
+	case H2_FRAME_AGENT:
+	case H2_FRAME_HUB: hello_received(h, frame); break;
+	default: h->glitches++;
+	}
+	if ((frame->hd.type == NGHTTP2_DATA || frame->hd.type == NGHTTP2_HEADERS) && (frame->hd.flags & NGHTTP2_FLAG_END_STREAM)) {
+		void *stream = stream_owner(h, frame->hd.stream_id);
+		if (stream)
+			h->ev->on_fin(h->owner, stream);
+	}
+	return 0;
+}
+
+static int on_data_chunk(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t *data, size_t len, void *arg)
+{
+	struct h2 *h = arg;
+	void *stream = stream_owner(h, id);
+	nghttp2_session_consume_connection(ng, len);
+	if (stream)
+		h->ev->on_data(h->owner, stream, data, len);
+	return 0;
+}
+
+static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t code, void *arg)
+{
+	struct h2 *h = arg;
+	void *stream = stream_owner(h, id);
+	if (stream)
+		h->ev->on_closed(h->owner, stream, code);
+	return 0;
+}
+
+static int on_invalid_frame(nghttp2_session *ng, const nghttp2_frame *frame, int code, void *arg)
+{
+	struct h2 *h = arg;
+	h->glitches++;
+	snprintf(h->error, sizeof h->error, "HTTP/2: %s (frame type %u)", nghttp2_strerror(code), frame->hd.type);
+	return 0;
+}
+
+static int on_hello_chunk(nghttp2_session *ng, const nghttp2_frame_hd *hd, const uint8_t *data, size_t len, void *arg)
+{
+	struct h2 *h = arg;
+	if (h->hello_len + len > HELLO_MAX) {
+		set_error(h, "hello frame is larger than 256 KiB");
+		return NGHTTP2_ERR_CALLBACK_FAILURE;
+	}
+	char *grown = realloc(h->hello, h->hello_len + len + 1);
+	if (!grown)
+		return NGHTTP2_ERR_CALLBACK_FAILURE;
+	memcpy(grown + h->hello_len, data, len);
+	h->hello = grown;
+	h->hello_len += len;
+	h->hello[h->hello_len] = 0;
+	return 0;
+}
+
+static int unpack_hello(nghttp2_session *ng, void **payload, const nghttp2_frame_hd *hd, void *arg)
+{
+	*payload = NULL;
+	return 0;
+}
+
+int h2_input(struct h2 *h, const uint8_t *data, size_t len)
+{
+	while (len > 0 && !h->broken) {
+		ssize_t n = nghttp2_session_mem_recv(h->ng, data, len);
+		if (n < 0) {
+			set_error(h, nghttp2_strerror((int)n));
+			break;
+		}
+		data += n;
+		len -= (size_t)n;
+	}
+	/* nghttp2 wants nothing more once it has decided on a GOAWAY for a violation. */
+	if (!h->peer_closing && !h->closing && !nghttp2_session_want_read(h->ng))
+		set_error(h, "HTTP/2 protocol error");
+	return h->broken ? -1 : 0;
+}
+
+/* ---- sending ---- */
+
+static ssize_t send_bytes(nghttp2_session *ng, const uint8_t *data, size_t len, int flags, void *arg)
+{
+	struct h2 *h = arg;
+	if (h->room == 0)
+		return NGHTTP2_ERR_WOULDBLOCK;
+	if (len > h->room)
+		len = h->room;
+	memcpy(h->out, data, len);
+	h->out += len;
+	h->room -= len;
+	return (ssize_t)len;
+}
+
+static int send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *header, size_t len, nghttp2_data_source *source, void *arg)
+{
+	struct h2 *h = arg;
+	void *stream = stream_owner(h, frame->hd.stream_id);
+	if (!stream)
+		return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+	if (h->room < 9 + len)
+		return NGHTTP2_ERR_WOULDBLOCK;
+	memcpy(h->out, header, 9);
+	h->ev->pull(h->owner, stream, h->out + 9, len, frame->hd.flags & NGHTTP2_FLAG_END_STREAM);
+	h->out += 9 + len;
+	h->room -= 9 + len;
+	return 0;
+}
+
+static ssize_t read_data(nghttp2_session *ng, int32_t id, uint8_t *buf, size_t len, uint32_t *flags, nghttp2_data_source *source, void *arg)
+{
+	struct h2 *h = arg;
+	void *stream = stream_owner(h, id);
+	bool fin = false;
+	if (!stream)
+		return NGHTTP2_ERR_DEFERRED;
+	size_t n = h->ev->ready(h->owner, stream, len, &fin);
+	if (n == 0 && !fin)
+		return NGHTTP2_ERR_DEFERRED;
+	*flags |= NGHTTP2_DATA_FLAG_NO_COPY;
+	if (fin)
+		*flags |= NGHTTP2_DATA_FLAG_EOF;
+	return (ssize_t)n;
+}
+
+static ssize_t data_length(nghttp2_session *ng, uint8_t type, int32_t id, int32_t session_window, int32_t stream_window, uint32_t frame_max,
+			   void *arg)
+{
+	int32_t len = H2_DATA_MAX;
+	if (session_window < len)
+		len = session_window;
+	if (stream_window < len)
+		len = stream_window;
+	if (frame_max < (uint32_t)len)
+		len = (int32_t)frame_max;
+	return len;
+}
+
+static ssize_t pack_hello(nghttp2_session *ng, uint8_t *buf, size_t len, const nghttp2_frame *frame, void *arg)
+{
+	struct piece *p = frame->ext.payload;
+	size_t n = p->len;
+	BUG_ON(n > len);
+	memcpy(buf, p->data, n);
+	list_del(&p->node);
+	free(p);
+	return (ssize_t)n;
+}
+
+ssize_t h2_output(struct h2 *h, uint8_t *dst, size_t size)
+{
+	h->out = dst;
+	h->room = size;
+	int rv = nghttp2_session_send(h->ng);
+	h->out = NULL;
+	if (rv != 0 && rv != NGHTTP2_ERR_WOULDBLOCK) {
+		set_error(h, nghttp2_strerror(rv));
+		return -1;
+	}
+	return (ssize_t)(size - h->room);
+}
+
+bool h2_wants_output(const struct h2 *h)
+{
+	return nghttp2_session_want_write(h->ng) != 0;
+}
+
+void h2_hello(struct h2 *h, enum h2_frame type, const char *json, size_t len)
+{
+	size_t at = 0;
+	do {
+		size_t n = len - at < HELLO_PIECE ? len - at : HELLO_PIECE;
+		struct piece *p = malloc(sizeof *p + n);
+		if (!p) {
+			set_error(h, "out of memory");
+			return;
+		}
+		p->len = n;
+		memcpy(p->data, json + at, n);
+		list_init(&p->node);
+		list_add(&h->pieces, &p->node);
+		at += n;
+		if (nghttp2_submit_extension(h->ng, (uint8_t)type, at == len ? HELLO_END : 0, 0, p) != 0) {
+			set_error(h, "out of memory");
+			return;
+		}
+	} while (at < len);
+}
+
+/* ---- streams ---- */
+
+int32_t h2_connect(struct h2 *h, const struct h2_fields *f, void *stream)
+{
+	struct nv_list l;
+	nghttp2_data_provider source = {.read_callback = read_data};
+	BUG_ON(h->role != H2_HUB);
+	if (!h2_can_connect(h))
+		return -1;
+	build_fields(&l, f, true);
+	int32_t id = nghttp2_submit_request(h->ng, NULL, l.nv, l.n, &source, stream);
+	return id < 0 ? -1 : id;
+}
+
+bool h2_can_connect(const struct h2 *h)
+{
+	return !h->broken && !h->peer_closing && !h->closing && nghttp2_session_check_request_allowed(h->ng);
+}
+
+void h2_bind(struct h2 *h, int32_t id, void *stream)
+{
+	nghttp2_session_set_stream_user_data(h->ng, id, stream);
+}
+
+int h2_answer(struct h2 *h, int32_t id, const struct h2_fields *f, bool fin)
+{
+	struct nv_list l;
+	nghttp2_data_provider source = {.read_callback = read_data};
+	if (!h2_stream_open(h, id))
+		return -1;
+	build_fields(&l, f, false);
+	return nghttp2_submit_response(h->ng, id, l.nv, l.n, fin ? NULL : &source) == 0 ? 0 : -1;
+}
+
+bool h2_stream_open(const struct h2 *h, int32_t id)
+{
+	return id > 0 && nghttp2_session_find_stream(h->ng, id) != NULL;
+}
+
+void h2_wake(struct h2 *h, int32_t id)
+{
+	nghttp2_session_resume_data(h->ng, id);
+}
+
+void h2_credit(struct h2 *h, int32_t id, uint32_t bytes)
+{
+	if (nghttp2_submit_window_update(h->ng, NGHTTP2_FLAG_NONE, id, (int32_t)bytes) == NGHTTP2_ERR_NOMEM)
+		set_error(h, "out of memory");
+}
+
+void h2_reset(struct h2 *h, int32_t id, uint32_t code)
+{
+	if (nghttp2_submit_rst_stream(h->ng, NGHTTP2_FLAG_NONE, id, code) == NGHTTP2_ERR_NOMEM)
+		set_error(h, "out of memory");
+}
+
+void h2_ping(struct h2 *h, uint64_t value)
+{
+	uint8_t data[8];
+	memcpy(data, &value, sizeof data);
+	if (nghttp2_submit_ping(h->ng, NGHTTP2_FLAG_NONE, data) == NGHTTP2_ERR_NOMEM)
+		set_error(h, "out of memory");
+}
+
+/* The agent's GOAWAY names the highest number there is: what is under way and what crosses it on the wire is still served. */
+void h2_goaway(struct h2 *h, uint32_t code, const char *text)
+{
+	int32_t last = h->role == H2_AGENT ? INT32_MAX : 0;
+	h->closing = true;
+	if (nghttp2_submit_goaway(h->ng, NGHTTP2_FLAG_NONE, last, code, (const uint8_t *)text, strlen(text)) == NGHTTP2_ERR_NOMEM)
+		set_error(h, "out of memory");
+}
+
+uint32_t h2_take_glitches(struct h2 *h)
+{
+	uint32_t n = h->glitches;
+	h->glitches = 0;
+	return n;
+}
+
+/* ---- making ---- */
+
+static void set_callbacks(nghttp2_session_callbacks *cb)
+{
+	nghttp2_session_callbacks_set_send_callback(cb, send_bytes);
+	nghttp2_session_callbacks_set_send_data_callback(cb, send_data);
+	nghttp2_session_callbacks_set_on_begin_headers_callback(cb, on_begin_headers);
+	nghttp2_session_callbacks_set_on_header_callback(cb, on_header);
+	nghttp2_session_callbacks_set_on_frame_recv_callback(cb, on_frame_recv);
+	nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, on_data_chunk);
+	nghttp2_session_callbacks_set_on_stream_close_callback(cb, on_stream_close);
+	nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(cb, on_invalid_frame);
+	nghttp2_session_callbacks_set_on_extension_chunk_recv_callback(cb, on_hello_chunk);
+	nghttp2_session_callbacks_set_unpack_extension_callback(cb, unpack_hello);
+	nghttp2_session_callbacks_set_pack_extension_callback(cb, pack_hello);
+	nghttp2_session_callbacks_set_data_source_read_length_callback(cb, data_length);
+}
+
+static nghttp2_session *make_session(struct h2 *h)
+{
+	nghttp2_session_callbacks *cb = NULL;
+	nghttp2_option *opt = NULL;
+	nghttp2_session *ng = NULL;
+	if (nghttp2_session_callbacks_new(&cb) == 0 && nghttp2_option_new(&opt) == 0) {
+		set_callbacks(cb);
+		nghttp2_option_set_no_auto_window_update(opt, 1);
+		nghttp2_option_set_no_closed_streams(opt, 1);
+		nghttp2_option_set_user_recv_extension_type(opt, H2_FRAME_AGENT);
+		nghttp2_option_set_user_recv_extension_type(opt, H2_FRAME_HUB);
+		int rv = h->role == H2_HUB ? nghttp2_session_client_new2(&ng, cb, h, opt) : nghttp2_session_server_new2(&ng, cb, h, opt);
+		if (rv != 0)
+			ng = NULL;
+	}
+	nghttp2_session_callbacks_del(cb);
+	nghttp2_option_del(opt);
+	return ng;
+}
+
+static int greet(struct h2 *h, uint32_t max_streams)
+{
+	nghttp2_settings_entry s[] = {
+		{NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_STREAM_WINDOW},
+		{NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, 8192},
+		{NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, max_streams},
+		{NGHTTP2_SETTINGS_ENABLE_PUSH, 0},
+	};
+	size_t n = h->role == H2_HUB ? 4 : 3;
+	if (nghttp2_submit_settings(h->ng, NGHTTP2_FLAG_NONE, s, n) != 0)
+		return -1;
+	return nghttp2_session_set_local_window_size(h->ng, NGHTTP2_FLAG_NONE, 0, CONNECTION_WINDOW) == 0 ? 0 : -1;
+}
+
+struct h2 *h2_new(enum h2_role role, const struct h2_events *ev, void *owner, uint32_t max_streams)
+{
+	struct h2 *h = calloc(1, sizeof *h);
+	if (!h)
+		return NULL;
+	h->role = role;
+	h->ev = ev;
+	h->owner = owner;
+	list_init(&h->pieces);
+	h->ng = make_session(h);
+	if (!h->ng || greet(h, max_streams) != 0) {
+		h2_free(h);
+		return NULL;
+	}
+	return h;
+}
+
+void h2_free(struct h2 *h)
+{
+	static const struct h2_events silent;
+	if (!h)
+		return;
+	h->ev = &silent;
+	nghttp2_session_del(h->ng);
+	list_for_each_safe (n, &h->pieces) {
+		list_del(n);
+		free(container_of(n, struct piece, node));
+	}
+	free(h->hello);
+	free(h);
+}
