@@ -341,6 +341,7 @@ static void on_patience_lost(struct master *m)
 {
 	m->kill_at = 0;
 	if (m->phase == PHASE_DRAIN && !m->hung) {
+		log_warning("the drain has taken too long");
 		stop_at_once(m, m->exit_code);
 		return;
 	}

@@ -14,6 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -24,6 +25,7 @@ static int health_told = -1;
 
 static int connect_to(const char *path)
 {
+	static const struct timeval patience = { .tv_sec = 1 }; /* a busy systemd may lose a word, not hold us up */
 	struct sockaddr_un un = { .sun_family = AF_UNIX };
 	size_t len = strlen(path);
 	int fd;
@@ -33,12 +35,14 @@ static int connect_to(const char *path)
 	memcpy(un.sun_path, path, len);
 	if (path[0] == '@')
 		un.sun_path[0] = '\0';
-	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (fd >= 0 && connect(fd, (struct sockaddr *)&un, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len)) < 0) {
-		close(fd);
-		fd = -1;
-	}
-	return fd;
+	fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return -1;
+	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience));
+	if (connect(fd, (struct sockaddr *)&un, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len)) == 0)
+		return fd;
+	close(fd);
+	return -1;
 }
 
 static uint64_t read_watchdog(void)
