@@ -1,0 +1,757 @@
+/* The hub's listeners and their clients, from accept to the line in the log.
+ * Owns every client until its pump takes the socket, and the counts of sessions against the limits: of the process, of
+ * a listener, of a tunnel. A client is never refused for a limit: accepting pauses, or the client waits in the queue.
+ * A client whose link lives on another thread goes there before its first byte is read.
+ * Does not know how bytes are carried (pump, session) nor how agents come and go (registry). */
+#include "mctunnel/edge/frontend.h"
+
+#include "mctunnel/base/addr.h"
+#include "mctunnel/base/bug.h"
+#include "mctunnel/base/clock.h"
+#include "mctunnel/base/list.h"
+#include "mctunnel/base/log.h"
+#include "mctunnel/base/mem.h"
+#include "mctunnel/base/stat.h"
+#include "mctunnel/base/str.h"
+#include "mctunnel/base/timer.h"
+#include "mctunnel/conf/conf.h"
+#include "mctunnel/edge/pump.h"
+#include "mctunnel/event/loop.h"
+#include "mctunnel/event/thread.h"
+#include "mctunnel/net/conn.h"
+#include "mctunnel/net/sock.h"
+#include "mctunnel/tunnel/link.h"
+#include "mctunnel/tunnel/registry.h"
+#include "mctunnel/tunnel/session.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define ACCEPTS 64       /* a turn and listener */
+#define BREATHER_MS 100  /* without accepting, when descriptors or memory are used up */
+#define COMPLAIN_MS 60000
+#define AVOID_MAX 4      /* agents that refused one client */
+#define HOPS_MAX 8       /* links that were gone when the client came */
+
+struct site { /* a tunnel as the clients see it */
+	const struct conf_tunnel *t;
+	atomic_uint sessions;
+};
+
+struct place { /* a listener, all its sockets on all threads */
+	const struct conf_listener *l;
+	struct site **sites; /* owned: one for each route */
+	atomic_uint sessions;
+};
+
+struct knock { /* tells a thread that a session has ended somewhere */
+	struct msg msg;
+	atomic_bool posted;
+};
+
+/* Of the process. */
+static struct {
+	pthread_mutex_t lock; /* for users, and what the first and the last one do */
+	unsigned users;
+	struct site *sites;
+	struct place *places;
+	atomic_uint sessions;
+	atomic_uint_fast64_t want_room; /* a bit for each thread that is to be knocked at */
+	atomic_uint_fast64_t complain_ms;
+	struct knock knocks[THREAD_MAX];
+} all = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+struct door { /* this thread's watch of one listening socket */
+	struct list node;
+	struct watch watch;
+	struct place *place;
+	int fd; /* borrowed */
+	bool paused;
+};
+
+static _Thread_local struct {
+	struct conf *conf; /* shared; NULL before frontend_init */
+	struct list doors, waiting;
+	struct timer breather;
+	bool stopping;
+} front;
+
+struct client {
+	struct msg msg;   /* on its way to another thread */
+	struct list node; /* in front.waiting, or in none */
+	struct conf *conf;
+	struct place *place;
+	int fd; /* until it is a conn, then -1 */
+	struct watch watch;
+	struct timer patience;
+	struct addr peer;
+	uint64_t accepted_ms, opened_ms, established_ms; /* 0: not yet */
+	enum reason lacks;     /* what it waits for, as the reason of its end */
+	unsigned route, hops;
+	struct advert *advert; /* shared: the agent it was placed on, or NULL */
+	bool counted;          /* among the sessions of advert and site */
+	uint64_t link;
+	struct pump *pump;
+	uint8_t avoid[AVOID_MAX][16];
+	size_t avoid_n;
+	char *target; /* owned */
+	char id[33];
+};
+
+/* Limits. A count never exceeds its maximum, not even for a moment, so that nobody is turned away by somebody who only tries. */
+
+static bool take(atomic_uint *count, uint32_t max)
+{
+	unsigned n = atomic_load(count);
+
+	do {
+		if (max && n >= max)
+			return false;
+	} while (!atomic_compare_exchange_weak(count, &n, n + 1));
+	return true;
+}
+
+static bool full(const struct place *p)
+{
+	return atomic_load(&all.sessions) >= front.conf->global.maxconn || (p->l->maxconn && atomic_load(&p->sessions) >= p->l->maxconn);
+}
+
+static void knock_at(int thread)
+{
+	struct knock *k = &all.knocks[thread];
+
+	if (!atomic_exchange(&k->posted, true))
+		thread_post(thread, &k->msg);
+}
+
+/* After a count went down: whoever asked for room tries again. */
+static void room_made(void)
+{
+	uint64_t who = atomic_load(&all.want_room) ? atomic_exchange(&all.want_room, 0) : 0;
+
+	for (int i = 0; who; i++, who >>= 1) {
+		if (who & 1)
+			knock_at(i);
+	}
+}
+
+/* To be called before the last look at the counts, so that no end of a session is missed. */
+static void ask_for_room(void)
+{
+	atomic_fetch_or(&all.want_room, UINT64_C(1) << thread_self());
+}
+
+static bool place_take(struct place *p)
+{
+	if (full(p) || !take(&all.sessions, front.conf->global.maxconn))
+		return false;
+	if (take(&p->sessions, p->l->maxconn))
+		return true;
+	atomic_fetch_sub(&all.sessions, 1);
+	room_made();
+	return false;
+}
+
+static void place_give(struct place *p)
+{
+	atomic_fetch_sub(&p->sessions, 1);
+	atomic_fetch_sub(&all.sessions, 1);
+	room_made();
+}
+
+/* Clients: their end. */
+
+static int64_t span(uint64_t from, uint64_t to)
+{
+	return from && to ? (int64_t)(to - from) : -1;
+}
+
+static const char *route_text(const struct client *cl)
+{
+	return cl->route < cl->place->l->route_n ? cl->place->l->route[cl->route].text : NULL;
+}
+
+static void end_state(const struct client *cl, enum reason why, char state[3])
+{
+	state[0] = reason_letter(why);
+	state[2] = '\0';
+	if (why == REASON_DONE)
+		state[1] = '-';
+	else if (!cl->opened_ms)
+		state[1] = 'Q';
+	else if (!cl->established_ms)
+		state[1] = 'C';
+	else
+		state[1] = cl->pump && pump_half_closed(cl->pump) ? 'L' : 'D';
+}
+
+static void log_who(struct log_rec *r, const struct client *cl)
+{
+	char text[ADDR_TEXT];
+
+	log_str(r, "listener", cl->place->l->name);
+	log_str(r, "client", addr_text(&cl->peer, text, sizeof(text)));
+	log_str(r, "route", route_text(cl));
+	log_str(r, "agent", cl->advert ? cl->advert->name : NULL);
+}
+
+static void log_end_of(const struct client *cl, enum reason why)
+{
+	struct log_rec r;
+	char text[32], state[3];
+	struct strbuf b;
+
+	if (!log_wants(LOG_INFO))
+		return;
+	log_begin(&r, LOG_INFO, "session");
+	log_who(&r, cl);
+	log_str(&r, "target", cl->target);
+	log_int(&r, "queue", span(cl->accepted_ms, cl->opened_ms));
+	log_int(&r, "connect", span(cl->opened_ms, cl->established_ms));
+	log_int(&r, "total", span(cl->accepted_ms, clock_ms()));
+	log_int(&r, "up", cl->pump ? (int64_t)pump_in(cl->pump) : 0);
+	log_int(&r, "down", cl->pump ? (int64_t)pump_out(cl->pump) : 0);
+	strbuf_init(&b, text, sizeof(text));
+	strbuf_add(&b, "%u/%u", atomic_load(&all.sessions), atomic_load(&cl->place->sessions));
+	log_str(&r, "sessions", text);
+	end_state(cl, why, state);
+	log_str(&r, "end", state);
+	log_str(&r, "reason", reason_word(why));
+	log_str(&r, "id", cl->id[0] ? cl->id : NULL);
+	log_end(&r);
+}
+
+static void log_start_of(const struct client *cl)
+{
+	struct log_rec r;
+
+	if (!log_wants(LOG_DEBUG))
+		return;
+	log_begin(&r, LOG_DEBUG, "session_start");
+	log_who(&r, cl);
+	log_str(&r, "id", cl->id);
+	log_end(&r);
+}
+
+static void discount(struct client *cl)
+{
+	if (!cl->counted)
+		return;
+	cl->counted = false;
+	atomic_fetch_sub(cl->advert->sessions, 1);
+	atomic_fetch_sub(&cl->place->sites[cl->route]->sessions, 1);
+	room_made();
+}
+
+static void assign(struct client *cl, unsigned route, struct pick *pick)
+{
+	advert_put(cl->advert);
+	cl->route = route;
+	cl->advert = pick->advert;
+	cl->link = pick->link;
+	cl->counted = true;
+	atomic_fetch_add(cl->advert->sessions, 1);
+}
+
+static void stop_waiting(struct client *cl)
+{
+	if (list_empty(&cl->node))
+		return;
+	list_del(&cl->node);
+	loop_unwatch(&cl->watch);
+	timer_stop(&cl->patience);
+	stat_add(STAT_QUEUE, -1);
+}
+
+static void client_end(struct client *cl, enum reason why)
+{
+	stop_waiting(cl);
+	log_end_of(cl, why);
+	if (cl->fd >= 0)
+		close(cl->fd); /* linger 0: RST */
+	if (cl->opened_ms)
+		stat_add(STAT_SESSIONS, -1);
+	discount(cl);
+	advert_put(cl->advert);
+	place_give(cl->place);
+	conf_put(cl->conf);
+	free(cl->target);
+	mem_put(MEM_OTHER, cl);
+}
+
+/* Clients: the choice of an agent. */
+
+static bool choose(struct client *cl, unsigned *route, struct pick *pick)
+{
+	const struct conf_listener *l = cl->place->l;
+
+	cl->lacks = REASON_NO_AGENT;
+	for (unsigned i = 0; i < l->route_n; i++) {
+		struct site *site = cl->place->sites[i];
+		enum pick_result r = registry_pick(site->t, l->route[i].service, &cl->peer, (const uint8_t(*)[16])cl->avoid, cl->avoid_n, pick);
+
+		*route = i;
+		if (r == PICK_FULL)
+			cl->lacks = REASON_AGENT_FULL;
+		if (r != PICK_OK)
+			continue;
+		if (take(&site->sessions, site->t->maxconn))
+			return true;
+		cl->lacks = REASON_LIMIT;
+		advert_put(pick->advert);
+	}
+	return false;
+}
+
+static void on_open(void *owner, const char *target)
+{
+	struct client *cl = owner;
+
+	cl->established_ms = clock_ms();
+	free(cl->target);
+	cl->target = target ? strdup(target) : NULL; /* for the log only */
+}
+
+static void on_done(void *owner, enum reason why)
+{
+	client_end(owner, why);
+}
+
+/* Only to agents with a link on this thread: inside on_refused the session cannot move. */
+static bool reopen(struct client *cl)
+{
+	for (int i = 0; i < HOPS_MAX; i++) {
+		struct pick pick;
+		unsigned route;
+		struct link *l;
+
+		if (!choose(cl, &route, &pick))
+			return false;
+		l = pick.thread == thread_self() ? registry_link(pick.link) : NULL;
+		if (l && session_reopen(pump_session(cl->pump), l) == 0) {
+			assign(cl, route, &pick);
+			return true;
+		}
+		atomic_fetch_sub(&cl->place->sites[route]->sessions, 1);
+		advert_put(pick.advert);
+	}
+	return false;
+}
+
+static bool on_refused(void *owner, enum reason why)
+{
+	struct client *cl = owner;
+
+	if (cl->avoid_n == AVOID_MAX || front.stopping)
+		return false;
+	memcpy(cl->avoid[cl->avoid_n++], cl->advert->instance, 16);
+	discount(cl);
+	return reopen(cl);
+}
+
+static const struct pump_events pump_events = { .on_open = on_open, .on_done = on_done, .on_refused = on_refused };
+
+static struct session *open_session(struct client *cl, struct link *l)
+{
+	const struct conf_listener *cf = cl->place->l;
+	char peer[ADDR_TEXT], local[ADDR_TEXT];
+	struct session_about about = { .service = cf->route[cl->route].service, .listener = cf->name };
+	struct addr a;
+
+	sock_local(cl->fd, &a);
+	about.client = addr_text(&cl->peer, peer, sizeof(peer));
+	about.local = addr_text(&a, local, sizeof(local));
+	return session_open(l, &about, cf->timeouts.connect, cf->timeouts.resume, &pump_session_events, cl->pump);
+}
+
+/* Until pump_start, which follows at once. */
+static void not_yet(struct conn *c)
+{
+}
+
+static bool join(struct client *cl, struct link *l)
+{
+	const struct conf_timeouts *t = &cl->place->l->timeouts;
+	struct pump_options o = { .idle_ms = t->idle, .half_closed_ms = t->half_closed, .local_reset = REASON_CLIENT_RESET, .client_side = true };
+	struct pump *p = cl->pump = pump_new(&o, &pump_events, cl);
+	struct session *s = p ? open_session(cl, l) : NULL;
+	struct conn *c = s ? conn_tcp(cl->fd, not_yet, NULL) : NULL;
+
+	if (!c) {
+		if (s)
+			session_abort(s, REASON_RESOURCES);
+		if (p)
+			pump_free(p);
+		cl->pump = NULL;
+		return false;
+	}
+	cl->fd = -1;
+	str_copy(cl->id, sizeof(cl->id), session_id(s));
+	pump_start(p, s, c);
+	return true;
+}
+
+static void client_place(struct client *cl);
+
+/* On the thread of its link. */
+static void client_open(struct client *cl)
+{
+	struct link *l = registry_link(cl->link);
+
+	if (!l || !link_can_open(l)) {
+		discount(cl);
+		cl->hops++;
+		cl->lacks = l ? REASON_AGENT_FULL : REASON_NO_AGENT;
+		client_place(cl);
+	} else if (join(cl, l)) {
+		cl->opened_ms = clock_ms();
+		stat_add(STAT_SESSIONS, 1);
+		stat_add(STAT_SESSIONS_OPENED, 1);
+		log_start_of(cl);
+	} else {
+		client_end(cl, REASON_RESOURCES);
+	}
+}
+
+static void client_arrive(struct msg *m)
+{
+	client_open((struct client *)m);
+}
+
+static bool client_try(struct client *cl)
+{
+	struct pick pick;
+	unsigned route;
+
+	if (!choose(cl, &route, &pick))
+		return false;
+	stop_waiting(cl);
+	assign(cl, route, &pick);
+	if (pick.thread == thread_self()) {
+		client_open(cl);
+	} else {
+		cl->msg.run = client_arrive;
+		thread_post(pick.thread, &cl->msg);
+	}
+	return true;
+}
+
+/* Clients: the queue. */
+
+static void on_patience(struct timer *t)
+{
+	struct client *cl = container_of(t, struct client, patience);
+
+	client_end(cl, cl->lacks);
+}
+
+/* One that has sent its request and its end is still served; one that broke the connection is not. */
+static void on_waiting(struct watch *w, unsigned events)
+{
+	struct client *cl = container_of(w, struct client, watch);
+
+	if ((events & LOOP_HUP) && sock_error(cl->fd) != 0)
+		client_end(cl, REASON_CLIENT_RESET);
+}
+
+static void client_wait(struct client *cl)
+{
+	uint64_t due = cl->accepted_ms + cl->place->l->timeouts.queue, now = clock_ms();
+
+	if (front.stopping || !front.conf) {
+		client_end(cl, REASON_STOPPED);
+		return;
+	}
+	if (loop_watch(&cl->watch, cl->fd, on_waiting) < 0) {
+		client_end(cl, REASON_RESOURCES);
+		return;
+	}
+	list_add(&front.waiting, &cl->node);
+	timer_start(&cl->patience, due > now ? due - now : 0);
+	stat_add(STAT_QUEUE, 1);
+}
+
+static void client_place(struct client *cl)
+{
+	bool placed = cl->hops < HOPS_MAX && !front.stopping && client_try(cl);
+
+	if (!placed && cl->lacks != REASON_NO_AGENT) {
+		ask_for_room();
+		placed = cl->hops < HOPS_MAX && client_try(cl);
+	}
+	if (!placed)
+		client_wait(cl);
+}
+
+/* Each client once, also those that come back to the list's end. */
+static void retry(bool only_full)
+{
+	struct list batch;
+
+	list_init(&batch);
+	list_splice(&batch, &front.waiting);
+	while (!list_empty(&batch)) {
+		struct client *cl = list_first(&batch, struct client, node);
+
+		list_del(&cl->node);
+		list_add(&front.waiting, &cl->node);
+		cl->hops = 0;
+		if (!only_full || cl->lacks != REASON_NO_AGENT)
+			client_try(cl);
+	}
+}
+
+static void on_change(void)
+{
+	retry(false);
+}
+
+static bool somebody_wants_room(void)
+{
+	list_for_each(n, &front.waiting) {
+		if (container_of(n, struct client, node)->lacks != REASON_NO_AGENT)
+			return true;
+	}
+	return false;
+}
+
+/* Doors. */
+
+static bool exhausted(int e)
+{
+	return e == EMFILE || e == ENFILE || e == ENOMEM || e == ENOBUFS;
+}
+
+static void door_pause(struct door *d)
+{
+	loop_unwatch(&d->watch);
+	d->paused = true;
+	stat_add(STAT_ACCEPT_PAUSED, 1);
+}
+
+static void complain(const struct door *d, int e)
+{
+	uint64_t now = clock_ms(), next = atomic_load(&all.complain_ms);
+
+	if (now < next || !atomic_compare_exchange_strong(&all.complain_ms, &next, now + COMPLAIN_MS))
+		return;
+	log_warning("listener %s: accepting pauses, clients wait in the kernel's queue: %s", d->place->l->name, strerror(e));
+}
+
+static void door_breathe(struct door *d, int e)
+{
+	complain(d, e);
+	door_pause(d);
+	if (!timer_running(&front.breather))
+		timer_start(&front.breather, BREATHER_MS);
+}
+
+static struct client *client_new(struct place *p, int fd, const struct addr *peer)
+{
+	struct client *cl = mem_get(MEM_OTHER, sizeof(*cl));
+
+	if (!cl)
+		return NULL;
+	list_init(&cl->node);
+	timer_init(&cl->patience, on_patience);
+	cl->watch.fd = -1;
+	cl->conf = conf_get(front.conf);
+	cl->place = p;
+	cl->fd = fd;
+	cl->peer = *peer;
+	cl->accepted_ms = clock_ms();
+	cl->lacks = REASON_NO_AGENT;
+	return cl;
+}
+
+/* false: no more from this door now. */
+static bool accept_one(struct door *d)
+{
+	struct addr peer, local;
+	struct client *cl;
+	int fd, e;
+
+	if (!place_take(d->place)) {
+		door_pause(d);
+		return false;
+	}
+	fd = sock_accept(d->fd, &peer, &local);
+	e = errno;
+	cl = fd >= 0 ? client_new(d->place, fd, &peer) : NULL;
+	if (cl) {
+		client_place(cl);
+		return true;
+	}
+	place_give(d->place);
+	if (fd >= 0)
+		close(fd);
+	if (fd >= 0 || exhausted(e))
+		door_breathe(d, fd >= 0 ? ENOMEM : e);
+	return false;
+}
+
+static void on_listener(struct watch *w, unsigned events);
+
+static void door_resume(struct door *d)
+{
+	if (loop_watch_listener(&d->watch, d->fd, on_listener) < 0) {
+		if (!timer_running(&front.breather))
+			timer_start(&front.breather, BREATHER_MS);
+		return;
+	}
+	d->paused = false;
+}
+
+static void on_listener(struct watch *w, unsigned events)
+{
+	struct door *d = container_of(w, struct door, watch);
+	int n = 0;
+
+	while (n < ACCEPTS && accept_one(d))
+		n++;
+	if (!d->paused || timer_running(&front.breather))
+		return;
+	ask_for_room();
+	if (!full(d->place))
+		door_resume(d);
+}
+
+static void doors_resume(void)
+{
+	list_for_each(n, &front.doors) {
+		struct door *d = container_of(n, struct door, node);
+
+		if (d->paused)
+			door_resume(d);
+	}
+}
+
+static void on_breather(struct timer *t)
+{
+	doors_resume();
+}
+
+/* A session has ended somewhere. */
+static void on_knock(struct msg *m)
+{
+	struct knock *k = (struct knock *)m;
+
+	atomic_store(&k->posted, false);
+	if (!front.conf)
+		return;
+	if (somebody_wants_room()) {
+		ask_for_room();
+		retry(true);
+	}
+	if (!timer_running(&front.breather))
+		doors_resume();
+}
+
+int frontend_open(struct conf *conf, const struct conf_listener *l, int fd)
+{
+	struct door *d = xcalloc(1, sizeof(*d));
+
+	BUG_ON(conf != front.conf || l < conf->listeners || l >= conf->listeners + conf->listeners_n);
+	d->place = &all.places[l - conf->listeners];
+	d->fd = fd;
+	if (loop_watch_listener(&d->watch, fd, on_listener) < 0) {
+		free(d);
+		return -1;
+	}
+	list_add(&front.doors, &d->node);
+	return 0;
+}
+
+void frontend_close_all(void)
+{
+	timer_stop(&front.breather);
+	list_for_each_safe(n, &front.doors) {
+		struct door *d = container_of(n, struct door, node);
+
+		loop_unwatch(&d->watch);
+		list_del(&d->node);
+		free(d);
+	}
+}
+
+void frontend_stop(void)
+{
+	front.stopping = true;
+	list_for_each_safe(n, &front.waiting)
+		client_end(container_of(n, struct client, node), REASON_STOPPED);
+}
+
+uint32_t frontend_sessions(void)
+{
+	return atomic_load(&all.sessions);
+}
+
+/* Init and end. */
+
+static struct site *site_of(const struct conf *conf, const char *tunnel)
+{
+	for (size_t i = 0; i < conf->tunnels_n; i++) {
+		if (strcmp(conf->tunnels[i].name, tunnel) == 0)
+			return &all.sites[i];
+	}
+	bug_panic(__FILE__, __LINE__, "a route leads to the tunnel %s, which is not configured", tunnel);
+}
+
+static void place_init(struct place *p, const struct conf *conf, const struct conf_listener *l)
+{
+	p->l = l;
+	p->sites = xcalloc(l->route_n, sizeof(*p->sites));
+	for (size_t i = 0; i < l->route_n; i++)
+		p->sites[i] = site_of(conf, l->route[i].tunnel);
+}
+
+static void all_init(const struct conf *conf)
+{
+	all.sites = xcalloc(conf->tunnels_n, sizeof(*all.sites));
+	for (size_t i = 0; i < conf->tunnels_n; i++)
+		all.sites[i].t = &conf->tunnels[i];
+	all.places = xcalloc(conf->listeners_n, sizeof(*all.places));
+	for (size_t i = 0; i < conf->listeners_n; i++)
+		place_init(&all.places[i], conf, &conf->listeners[i]);
+	for (int i = 0; i < THREAD_MAX; i++)
+		all.knocks[i].msg.run = on_knock;
+}
+
+static void all_fini(const struct conf *conf)
+{
+	for (size_t i = 0; i < conf->listeners_n; i++)
+		free(all.places[i].sites);
+	free(all.places);
+	free(all.sites);
+	all.places = NULL;
+	all.sites = NULL;
+}
+
+void frontend_init(struct conf *conf)
+{
+	pthread_mutex_lock(&all.lock);
+	if (all.users++ == 0)
+		all_init(conf);
+	pthread_mutex_unlock(&all.lock);
+	front.conf = conf_get(conf);
+	front.stopping = false;
+	list_init(&front.doors);
+	list_init(&front.waiting);
+	timer_init(&front.breather, on_breather);
+	registry_on_change(on_change);
+}
+
+void frontend_fini(void)
+{
+	frontend_close_all();
+	frontend_stop();
+	pthread_mutex_lock(&all.lock);
+	if (--all.users == 0)
+		all_fini(front.conf);
+	pthread_mutex_unlock(&all.lock);
+	conf_put(front.conf);
+	front.conf = NULL;
+}
