@@ -456,6 +456,11 @@ bool h2_can_connect(const struct h2 *h)
 	return !h->broken && !h->peer_closing && !h->closing && nghttp2_session_check_request_allowed(h->ng);
 }
 
+uint32_t h2_max_streams(const struct h2 *h)
+{
+	return nghttp2_session_get_remote_settings(h->ng, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
+}
+
 void h2_bind(struct h2 *h, int32_t id, void *stream)
 {
 	nghttp2_session_set_stream_user_data(h->ng, id, stream);

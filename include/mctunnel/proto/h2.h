@@ -70,6 +70,7 @@ bool h2_wants_output(const struct h2 *h);
 /* Hub role: opens a stream; returns its id, -1 when the link can take no more (limit, numbers used up, goaway). */
 int32_t h2_connect(struct h2 *h, const struct h2_fields *f, void *stream);
 bool h2_can_connect(const struct h2 *h);
+uint32_t h2_max_streams(const struct h2 *h); /* how many the other side allows to be open at once */
 /* Agent role: ties an incoming stream to its owner; data that came before is lost unless bound within on_request. */
 void h2_bind(struct h2 *h, int32_t id, void *stream);
 /* Agent role: answers. fin: END_STREAM with it (refusals). 0 or -1 when the stream is gone. */

@@ -42,17 +42,17 @@ void link_arrive(struct link *l);
 
 uint32_t link_rtt_us(const struct link *l); /* smoothed; 0: not measured yet */
 size_t link_sessions(const struct link *l);
-size_t link_active_senders(const struct link *l); /* sessions with bytes waiting to be sent */
 bool link_idle(const struct link *l);             /* no session, nothing to send */
 
 /* For session.c. */
 struct h2 *link_h2(struct link *l);
-void link_touch(struct link *l);                     /* output is due: this turn */
-void link_lazy(struct link *l);                      /* output is due within 20 ms, or with the next that goes out anyway */
-uint64_t link_barrier(struct link *l);               /* number of the PING whose answer proves that everything sent until now has arrived */
-struct list *link_session_list(struct link *l);
-struct list *link_tail_list(struct link *l);
-struct list *link_ready_list(struct link *l);
-struct list *link_credit_list(struct link *l);
+void link_touch(struct link *l);         /* output is due: this turn */
+void link_lazy(struct link *l);          /* output is due within 20 ms, or with the next that goes out anyway */
+uint64_t link_barrier(struct link *l);   /* number of the PING whose answer proves that everything sent until now has arrived */
+void link_join(struct link *l, struct list *node);       /* a session's node among those with a stream */
+void link_join_tail(struct link *l, struct list *node);  /* among those that wait for a barrier */
+void link_part(struct link *l, struct list *node);       /* out of either */
+struct list *link_ready(struct link *l);  /* sessions with input of this turn */
+struct list *link_credit(struct link *l); /* sessions with something to say about what they consumed */
 
 #endif

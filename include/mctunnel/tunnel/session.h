@@ -22,9 +22,8 @@ struct session_events {
 	void (*on_open)(void *owner, const char *target); /* hub: the agent has reached the target */
 	void (*on_readable)(void *owner);                 /* bytes or the end have come: session_peek until empty */
 	void (*on_writable)(void *owner);                 /* room for more after session_reserve gave none */
-	/* The session has ended from the other side, by a timeout or by the loss of its agent. It is gone when this returns: do not
-	 * call it again (no session_release). refused: the other side had consumed nothing, the hub may try elsewhere by session_reopen from within this
-	 * call (then the session lives on). */
+	/* The session has ended from the other side, by a timeout or by the loss of its agent; it is gone when this returns: do not call it again
+	 * (no session_release). refused: the other side had consumed nothing, so the hub may try elsewhere: session_keep from within this call. */
 	void (*on_end)(void *owner, enum reason why, bool refused);
 	void (*on_leave)(void *owner);  /* about to move to another thread: unwatch, stop timers */
 	void (*on_arrive)(void *owner); /* on the new thread: watch, start timers */
@@ -39,7 +38,10 @@ struct session_about {
  * connect_ms: an answer must come within this time; resume_ms: how long it may be parked. */
 struct session *session_open(struct link *l, const struct session_about *about, uint32_t connect_ms, uint32_t resume_ms,
 			     const struct session_events *ev, void *owner) __attribute__((warn_unused_result));
-/* Hub, only inside on_end(refused = true): try another link, from byte 0. -1: it cannot; the end stands. */
+/* Hub, only inside on_end(refused = true): the session lives on without a link, with all the client's bytes. It may wait, be moved to another thread
+ * (session_leave, session_arrive), and ends by session_reopen or session_abort. */
+void session_keep(struct session *s);
+/* Hub, a kept session: opens anew, from byte 0, on another link. -1: that link takes no more streams; still kept. */
 int session_reopen(struct session *s, struct link *l) __attribute__((warn_unused_result));
 
 /* Agent: takes a request that link_events.on_request announced. NULL: no memory (refuse with REASON_RESOURCES). */
@@ -87,7 +89,25 @@ int session_resume(struct session *s, struct link *l) __attribute__((warn_unused
 void session_resumed(struct session *s, struct link *l, int32_t stream, const struct h2_fields *f);
 uint32_t session_epoch(const struct session *s);
 
-/* Ends every session of this thread: the process stops. */
+/* Ends every session of a parking list / every one of this thread that is neither on a link nor parked. */
+void session_end_list(struct list *parked, enum reason why);
 void session_stop_all(enum reason why);
+
+/* For link.c: what the stream of the session says. */
+void session_answered(struct session *s, const struct h2_fields *f);
+void session_data(struct session *s, const uint8_t *data, size_t len); /* data is good until session_deliver */
+void session_finned(struct session *s);
+void session_credited(struct session *s, uint32_t bytes);
+void session_was_reset(struct session *s, uint32_t code);
+void session_closed(struct session *s, uint32_t code);
+size_t session_ready(struct session *s, size_t room, bool *fin);
+void session_pull(struct session *s, uint8_t *dst, size_t len, bool fin);
+void session_deliver(struct session *s);      /* all input of the turn is in: calls the owner, keeps what it did not take */
+void session_input_over(void);                /* all sessions with input were delivered: its places are gone */
+void session_flush_credit(struct session *s); /* output is being made: says what was consumed */
+void session_confirmed(struct session *s);    /* the barrier was answered */
+uint64_t session_barrier(const struct session *s);
+struct session *session_of_ready(struct list *node);
+struct session *session_of_credit(struct list *node);
 
 #endif

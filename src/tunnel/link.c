@@ -1,0 +1,432 @@
+/* A link: the HTTP/2 connection between a hub and an agent, as bytes in and bytes out. Owns the h2 layer, the heartbeat and the limits on what
+ * the other side may ask for; knows which sessions ride on it, but not what they carry. Its connection is the carrier's (edge). */
+#include "mctunnel/tunnel/link.h"
+
+#include "mctunnel/base/bug.h"
+#include "mctunnel/base/clock.h"
+#include "mctunnel/base/mem.h"
+#include "mctunnel/base/str.h"
+#include "mctunnel/base/timer.h"
+#include "mctunnel/tunnel/session.h"
+
+#include <string.h>
+
+#define LAZY_MS 20
+#define FLOOD_BURST 2000u /* control frames at once, and ... */
+#define FLOOD_RATE 1000u  /* ... a second from then on; above what the traffic itself explains */
+#define RTT_EVERY 5       /* heartbeat intervals between measurements on a busy link */
+
+struct link {
+	struct h2 *h2;                /* owned */
+	const struct link_events *ev;
+	void *owner;                  /* borrowed */
+	struct list sessions, tail;   /* sessions with a stream; those that wait for a barrier, in its order */
+	struct list ready, credit;    /* sessions with input of this turn / with credit to give */
+	size_t sessions_n;
+	struct timer lazy, beat;
+	uint32_t interval_ms, timeout_ms;
+	uint64_t heard_ms;            /* when the last byte came */
+	uint64_t ping_sent, ping_answered, ping_wanted;
+	uint64_t ping_us;             /* when ping_sent went out */
+	uint64_t rtt_at_ms;
+	uint32_t rtt_us;
+	uint32_t flood;               /* level of the bucket */
+	uint64_t flood_ms;
+	bool touched, retiring, dead, peer_closing;
+};
+
+/* ---- events of h2 ---- */
+
+static void on_request(void *owner, int32_t stream, const struct h2_fields *f, bool fin)
+{
+	struct link *l = owner;
+	if (l->dead)
+		return;
+	if (!f->service[0] || strlen(f->session) != 32)
+		h2_reset(l->h2, stream, reason_code(REASON_PROTOCOL));
+	else
+		l->ev->on_request(l->owner, stream, f);
+}
+
+static void on_answer(void *owner, void *s, const struct h2_fields *f, bool fin)
+{
+	session_answered(s, f);
+}
+
+static void on_data(void *owner, void *s, const uint8_t *data, size_t len)
+{
+	session_data(s, data, len);
+}
+
+static void on_fin(void *owner, void *s)
+{
+	session_finned(s);
+}
+
+static void on_credit(void *owner, void *s, uint32_t bytes)
+{
+	session_credited(s, bytes);
+}
+
+static void on_reset(void *owner, void *s, uint32_t code)
+{
+	session_was_reset(s, code);
+}
+
+static void on_closed(void *owner, void *s, uint32_t code)
+{
+	session_closed(s, code);
+}
+
+static void take_rtt(struct link *l)
+{
+	uint64_t sample = clock_us() - l->ping_us;
+	l->rtt_us = l->rtt_us ? (uint32_t)((7ull * l->rtt_us + sample) / 8) : (uint32_t)sample;
+	if (l->rtt_us == 0)
+		l->rtt_us = 1;
+	l->rtt_at_ms = clock_ms();
+}
+
+static void on_pong(void *owner, uint64_t value)
+{
+	struct link *l = owner;
+	if (value <= l->ping_answered || value > l->ping_sent)
+		return;
+	l->ping_answered = value;
+	if (value == l->ping_sent)
+		take_rtt(l);
+	while (!list_empty(&l->tail)) {
+		struct session *s = session_of_node(l->tail.next);
+		if (session_barrier(s) > value)
+			break;
+		session_confirmed(s);
+	}
+}
+
+static void on_hello(void *owner, enum h2_frame type, const char *json, size_t len)
+{
+	struct link *l = owner;
+	if (!l->dead)
+		l->ev->on_hello(l->owner, type, json, len);
+}
+
+static void on_goaway(void *owner, uint32_t code, const uint8_t *text, size_t len)
+{
+	struct link *l = owner;
+	char word[32];
+	size_t n = len < sizeof word - 1 ? len : sizeof word - 1;
+	l->peer_closing = true;
+	memcpy(word, text, n);
+	word[n] = 0;
+	if (!l->dead)
+		l->ev->on_goaway(l->owner, reason_from_word(word, REASON_LINK_CLOSED));
+}
+
+static size_t ready(void *owner, void *s, size_t room, bool *fin)
+{
+	return session_ready(s, room, fin);
+}
+
+static void pull(void *owner, void *s, uint8_t *dst, size_t len, bool fin)
+{
+	session_pull(s, dst, len, fin);
+}
+
+static const struct h2_events h2_link_events = {
+	.on_request = on_request,
+	.on_answer = on_answer,
+	.on_data = on_data,
+	.on_fin = on_fin,
+	.on_credit = on_credit,
+	.on_reset = on_reset,
+	.on_closed = on_closed,
+	.on_pong = on_pong,
+	.on_hello = on_hello,
+	.on_goaway = on_goaway,
+	.ready = ready,
+	.pull = pull,
+};
+
+/* ---- output ---- */
+
+void link_touch(struct link *l)
+{
+	if (l->touched || l->dead)
+		return;
+	l->touched = true;
+	l->ev->on_output(l->owner);
+}
+
+void link_lazy(struct link *l)
+{
+	if (!l->touched && !timer_running(&l->lazy) && !l->dead)
+		timer_start(&l->lazy, LAZY_MS);
+}
+
+static void on_lazy(struct timer *t)
+{
+	link_touch(container_of(t, struct link, lazy));
+}
+
+uint64_t link_barrier(struct link *l)
+{
+	l->ping_wanted = l->ping_sent + 1;
+	link_lazy(l);
+	return l->ping_wanted;
+}
+
+static void ping(struct link *l)
+{
+	l->ping_sent++;
+	l->ping_us = clock_us();
+	h2_ping(l->h2, l->ping_sent);
+}
+
+ssize_t link_output(struct link *l, uint8_t *dst, size_t size)
+{
+	if (l->dead)
+		return 0;
+	l->touched = false;
+	timer_stop(&l->lazy);
+	while (!list_empty(&l->credit))
+		session_flush_credit(session_of_credit(l->credit.next));
+	if (l->ping_wanted > l->ping_sent)
+		ping(l);
+	ssize_t n = h2_output(l->h2, dst, size);
+	if (n < 0) {
+		l->dead = true;
+		l->ev->on_dead(l->owner, REASON_PROTOCOL);
+		return 0;
+	}
+	/* What h2 closed just now may wait for a barrier: its PING must be behind everything that was written above. */
+	if (l->ping_wanted > l->ping_sent)
+		link_lazy(l);
+	return n;
+}
+
+bool link_wants_output(const struct link *l)
+{
+	return !l->dead && (l->touched || h2_wants_output(l->h2));
+}
+
+void link_hello(struct link *l, enum h2_frame type, const char *json, size_t len)
+{
+	h2_hello(l->h2, type, json, len);
+	link_touch(l);
+}
+
+void link_goaway(struct link *l, enum reason why)
+{
+	if (l->retiring)
+		return;
+	l->retiring = true;
+	h2_goaway(l->h2, 0, reason_word(why));
+	link_touch(l);
+}
+
+void link_refuse(struct link *l, int32_t stream, enum reason why)
+{
+	struct h2_fields f = {.status = (uint16_t)(reason_status(why) ? reason_status(why) : 502)};
+	str_copy(f.reason, sizeof f.reason, reason_word(why));
+	(void)h2_answer(l->h2, stream, &f, true);
+	h2_reset(l->h2, stream, 0);
+	link_touch(l);
+}
+
+bool link_can_open(const struct link *l)
+{
+	return !l->dead && !l->retiring && !l->peer_closing && h2_can_connect(l->h2) && l->sessions_n < h2_max_streams(l->h2);
+}
+
+/* ---- input ---- */
+
+static void deliver(struct link *l)
+{
+	while (!list_empty(&l->ready)) {
+		struct session *s = session_of_ready(l->ready.next);
+		list_del(l->ready.next);
+		session_deliver(s);
+	}
+	session_input_over();
+}
+
+static bool flooded(struct link *l)
+{
+	uint64_t leaked = (clock_ms() - l->flood_ms) * FLOOD_RATE / 1000;
+	l->flood_ms = clock_ms();
+	l->flood = leaked > l->flood ? 0 : l->flood - (uint32_t)leaked;
+	l->flood += h2_take_glitches(l->h2);
+	return l->flood > FLOOD_BURST;
+}
+
+static int die_of(struct link *l, enum reason why)
+{
+	if (!l->dead) {
+		l->dead = true;
+		l->ev->on_dead(l->owner, why);
+	}
+	return -1;
+}
+
+int link_input(struct link *l, const uint8_t *data, size_t len)
+{
+	if (l->dead)
+		return -1;
+	l->heard_ms = clock_ms();
+	int rv = h2_input(l->h2, data, len);
+	deliver(l);
+	if (rv != 0)
+		return die_of(l, REASON_PROTOCOL);
+	if (flooded(l))
+		return die_of(l, REASON_FLOOD);
+	if (h2_wants_output(l->h2))
+		link_touch(l);
+	return l->dead ? -1 : 0;
+}
+
+/* ---- heartbeat ---- */
+
+static void plan_beat(struct link *l)
+{
+	uint64_t left = l->heard_ms + l->timeout_ms - clock_ms();
+	timer_start(&l->beat, left < l->interval_ms ? left + 1 : l->interval_ms);
+}
+
+static void on_beat(struct timer *t)
+{
+	struct link *l = container_of(t, struct link, beat);
+	uint64_t now = clock_ms(), silent = now - l->heard_ms;
+	if (silent >= l->timeout_ms) {
+		die_of(l, REASON_LINK_DEAD);
+		return;
+	}
+	bool waiting = l->ping_sent > l->ping_answered;
+	bool stale = now - l->rtt_at_ms >= (uint64_t)RTT_EVERY * l->interval_ms;
+	if (!waiting && (silent + l->interval_ms / 8 >= l->interval_ms || stale)) {
+		l->ping_wanted = l->ping_sent + 1;
+		link_touch(l);
+	}
+	plan_beat(l);
+}
+
+void link_heartbeat(struct link *l, uint32_t interval_ms, uint32_t timeout_ms)
+{
+	l->interval_ms = interval_ms;
+	l->timeout_ms = timeout_ms;
+	l->heard_ms = clock_ms();
+	timer_start(&l->beat, interval_ms);
+}
+
+/* ---- life ---- */
+
+struct link *link_new(enum h2_role role, const struct link_events *ev, void *owner, uint32_t max_streams)
+{
+	struct link *l = mem_get(MEM_LINK, sizeof *l);
+	if (!l)
+		return NULL;
+	l->ev = ev;
+	l->owner = owner;
+	l->heard_ms = l->flood_ms = clock_ms();
+	list_init(&l->sessions);
+	list_init(&l->tail);
+	list_init(&l->ready);
+	list_init(&l->credit);
+	timer_init(&l->lazy, on_lazy);
+	timer_init(&l->beat, on_beat);
+	l->h2 = h2_new(role, &h2_link_events, l, max_streams);
+	if (!l->h2) {
+		mem_put(MEM_LINK, l);
+		return NULL;
+	}
+	link_touch(l);
+	return l;
+}
+
+static void park_all(struct link *l, struct list *from, struct list *parked)
+{
+	while (!list_empty(from))
+		session_park(session_of_node(from->next), parked);
+}
+
+void link_down(struct link *l, enum reason why, struct list *parked)
+{
+	BUG_ON(!list_empty(&l->ready));
+	l->dead = true;
+	timer_stop(&l->lazy);
+	timer_stop(&l->beat);
+	park_all(l, &l->sessions, parked);
+	park_all(l, &l->tail, parked);
+}
+
+void link_free(struct link *l)
+{
+	BUG_ON(!list_empty(&l->sessions) || !list_empty(&l->tail));
+	timer_stop(&l->lazy);
+	timer_stop(&l->beat);
+	h2_free(l->h2);
+	mem_put(MEM_LINK, l);
+}
+
+void link_leave(struct link *l)
+{
+	timer_stop(&l->lazy);
+	timer_stop(&l->beat);
+}
+
+void link_arrive(struct link *l)
+{
+	if (l->interval_ms)
+		plan_beat(l);
+	l->touched = false;
+	link_touch(l);
+}
+
+uint32_t link_rtt_us(const struct link *l)
+{
+	return l->rtt_us;
+}
+
+size_t link_sessions(const struct link *l)
+{
+	return l->sessions_n;
+}
+
+bool link_idle(const struct link *l)
+{
+	return list_empty(&l->sessions) && list_empty(&l->tail) && !link_wants_output(l);
+}
+
+/* ---- for sessions ---- */
+
+struct h2 *link_h2(struct link *l)
+{
+	return l->h2;
+}
+
+void link_join(struct link *l, struct list *node)
+{
+	list_add(&l->sessions, node);
+	l->sessions_n++;
+}
+
+void link_join_tail(struct link *l, struct list *node)
+{
+	list_add(&l->tail, node);
+	l->sessions_n++;
+}
+
+void link_part(struct link *l, struct list *node)
+{
+	list_del(node);
+	l->sessions_n--;
+}
+
+struct list *link_ready(struct link *l)
+{
+	return &l->ready;
+}
+
+struct list *link_credit(struct link *l)
+{
+	return &l->credit;
+}

@@ -1,0 +1,1003 @@
+/* The session engine: two streams of bytes with offsets that outlive the link which carries them.
+ * Owns, for each session, the bytes the other side has not consumed yet and those our side has not. WINDOW_UPDATE is the
+ * acknowledgement, so one mechanism serves back-pressure, retention and memory limits. A session without traffic holds no buffer.
+ * Knows nothing of sockets and threads; time comes from base/clock and base/timer. doc/internals/session.md tells the story. */
+#include "mctunnel/tunnel/session.h"
+
+#include "mctunnel/base/buf.h"
+#include "mctunnel/base/bug.h"
+#include "mctunnel/base/clock.h"
+#include "mctunnel/base/mem.h"
+#include "mctunnel/base/rnd.h"
+#include "mctunnel/base/stat.h"
+#include "mctunnel/base/str.h"
+#include "mctunnel/base/timer.h"
+#include "mctunnel/proto/h2.h"
+#include "mctunnel/tunnel/link.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define RING_MIN (16u << 10)
+#define RING_MAX H2_STREAM_WINDOW
+#define CREDIT_MIN (16u << 10)
+#define CREDIT_MAX (256u << 10)
+#define CREDIT_SOON (4u << 10) /* a drained session says at once that it consumed this much: its sender may have little more */
+#define GROW_WITHIN_US 8000    /* a full ring consumed within this time (or two round trips) may grow */
+#define RING_IDLE_MS 1000
+#define MEMORY_RETRY_MS 20
+#define SLICES 4096
+
+enum state {
+	OPENING,  /* hub: no answer yet; agent: the target is being connected */
+	OPEN,
+	RESUMING, /* hub: asked to go on, no answer yet */
+	PARKED,   /* no link */
+	KEPT,     /* hub: refused, its owner looks for another link */
+	MOVING    /* between two threads */
+};
+
+struct outgoing { /* from the local side to the other side */
+	struct bufq ring;      /* [acked, end) */
+	struct buf_cursor cur; /* at `sent` */
+	uint64_t acked, sent, end;
+	uint64_t sent_high;    /* most that was ever sent, on any stream */
+	uint64_t grow_mark, grow_us;
+	uint64_t idle_since_ms;
+	uint32_t limit;
+	bool fin, fin_sent, confirmed, blocked;
+};
+
+struct incoming { /* from the other side to the local side */
+	struct bufq backlog; /* received earlier, not consumed */
+	uint64_t got, consumed, credited, peak;
+	uint16_t first, last; /* slices of this turn's input, 0: none */
+	bool fin;
+};
+
+struct session {
+	struct list node;                      /* of the link's sessions, its tail, a parking list, or the thread's loose ones */
+	struct list ready_node, credit_node;   /* of the link's lists */
+	struct session *chain;                 /* in the table (agent) */
+	const struct session_events *ev;
+	void *owner;                           /* borrowed; NULL: the local side is through */
+	struct link *link;                     /* borrowed; NULL: parked, kept, moving or complete */
+	struct h2_fields *about;               /* owned; hub until established: to ask again elsewhere */
+	struct timer timer;                    /* connect or resume timeout; memory retry while OPEN */
+	struct outgoing out;
+	struct incoming in;
+	uint64_t barrier;
+	int32_t stream;                        /* 0: none */
+	uint32_t epoch, resume_ms, connect_ms;
+	uint8_t id[16];
+	uint8_t state;
+	uint8_t abort_why;
+	uint8_t held;
+	bool agent_side, established, aborted, dead, waits_answer, kept;
+};
+
+/* ---- the slices of a turn's input: places in the link's read buffer, gone when link_input returns ---- */
+
+struct slice {
+	const uint8_t *data;
+	uint32_t len;
+	uint16_t next;
+};
+static _Thread_local struct slice *slices; /* [0] is never used */
+static _Thread_local uint16_t slices_n = 1;
+
+static void drop_slices(struct session *s)
+{
+	s->in.first = s->in.last = 0;
+}
+
+static int flatten(struct session *s)
+{
+	int rv = 0;
+	for (uint16_t i = s->in.first; i && rv == 0; i = slices[i].next)
+		rv = bufq_append(&s->in.backlog, slices[i].data, slices[i].len);
+	drop_slices(s);
+	return rv;
+}
+
+void session_input_over(void)
+{
+	slices_n = 1;
+}
+
+static int add_slice(struct session *s, const uint8_t *data, size_t len)
+{
+	if (!slices)
+		slices = xcalloc(SLICES, sizeof *slices);
+	if (slices_n == SLICES)
+		return flatten(s) == 0 ? bufq_append(&s->in.backlog, data, len) : -1;
+	uint16_t i = slices_n++;
+	slices[i] = (struct slice){data, (uint32_t)len, 0};
+	if (s->in.last)
+		slices[s->in.last].next = i;
+	else
+		s->in.first = i;
+	s->in.last = i;
+	return 0;
+}
+
+/* ---- the table of agent-side sessions by id, and the thread's loose sessions ---- */
+
+static _Thread_local struct session **table;
+static _Thread_local size_t table_size, table_n, count;
+static _Thread_local struct list loose = {NULL, NULL}; /* complete, kept: neither on a link nor parked */
+
+static struct list *loose_list(void)
+{
+	if (!loose.next)
+		list_init(&loose);
+	return &loose;
+}
+
+static size_t slot_of(const uint8_t id[16], size_t size)
+{
+	uint64_t h;
+	memcpy(&h, id, sizeof h); /* the id is random already; its hub is authenticated */
+	return (size_t)(h & (size - 1));
+}
+
+static void table_grow(void)
+{
+	size_t size = table_size ? table_size * 2 : 64;
+	struct session **fresh = xcalloc(size, sizeof *fresh);
+	for (size_t i = 0; i < table_size; i++) {
+		for (struct session *s = table[i], *next; s; s = next) {
+			size_t at = slot_of(s->id, size);
+			next = s->chain;
+			s->chain = fresh[at];
+			fresh[at] = s;
+		}
+	}
+	free(table);
+	table = fresh;
+	table_size = size;
+}
+
+static void table_add(struct session *s)
+{
+	count++;
+	if (!s->agent_side)
+		return;
+	if (table_n >= table_size)
+		table_grow();
+	size_t at = slot_of(s->id, table_size);
+	s->chain = table[at];
+	table[at] = s;
+	table_n++;
+}
+
+static void table_del(struct session *s)
+{
+	count--;
+	if (!s->agent_side)
+		return;
+	struct session **p = &table[slot_of(s->id, table_size)];
+	while (*p != s)
+		p = &(*p)->chain;
+	*p = s->chain;
+	if (--table_n == 0) {
+		free(table);
+		table = NULL;
+		table_size = 0;
+	}
+}
+
+struct session *session_find(const uint8_t id[16])
+{
+	struct session *s = table_size ? table[slot_of(id, table_size)] : NULL;
+	while (s && memcmp(s->id, id, sizeof s->id) != 0)
+		s = s->chain;
+	return s;
+}
+
+size_t session_count(void)
+{
+	return count;
+}
+
+/* ---- life ---- */
+
+static void on_timer(struct timer *t);
+
+static struct session *make(const struct session_events *ev, void *owner)
+{
+	struct session *s = mem_get(MEM_SESSION, sizeof *s);
+	if (!s)
+		return NULL;
+	s->ev = ev;
+	s->owner = owner;
+	s->out.limit = RING_MIN;
+	list_init(&s->node);
+	list_init(&s->ready_node);
+	list_init(&s->credit_node);
+	timer_init(&s->timer, on_timer);
+	return s;
+}
+
+static void hold(struct session *s)
+{
+	s->held++;
+}
+
+static void unhold(struct session *s)
+{
+	if (--s->held == 0 && s->dead)
+		mem_put(MEM_SESSION, s);
+}
+
+static void set_state(struct session *s, enum state state)
+{
+	if (s->state == PARKED)
+		stat_add(STAT_SESSIONS_PARKED, -1);
+	if (state == PARKED)
+		stat_add(STAT_SESSIONS_PARKED, 1);
+	s->state = (uint8_t)state;
+}
+
+static void leave_lists(struct session *s)
+{
+	list_del(&s->ready_node);
+	list_del(&s->credit_node);
+	if (s->link)
+		link_part(s->link, &s->node);
+	else
+		list_del(&s->node);
+}
+
+/* Off its link: a stream that is still open is cut with code. */
+static void detach(struct session *s, uint32_t code)
+{
+	leave_lists(s);
+	if (s->link && s->stream) {
+		h2_bind(link_h2(s->link), s->stream, NULL);
+		h2_reset(link_h2(s->link), s->stream, code);
+		link_touch(s->link);
+	}
+	s->link = NULL;
+	s->stream = 0;
+}
+
+static void destroy(struct session *s)
+{
+	BUG_ON(s->dead);
+	detach(s, reason_code(REASON_DONE));
+	timer_stop(&s->timer);
+	set_state(s, OPEN);
+	bufq_clear(&s->out.ring);
+	bufq_clear(&s->in.backlog);
+	drop_slices(s);
+	free(s->about);
+	table_del(s);
+	s->dead = true;
+	if (!s->held)
+		mem_put(MEM_SESSION, s);
+}
+
+static bool untouched(const struct session *s)
+{
+	return !s->agent_side && !s->established && s->out.acked == 0 && s->in.got == 0 && s->about;
+}
+
+/* Ended from elsewhere: the owner hears of it, and may keep what nobody has touched. */
+static void end(struct session *s, enum reason why, bool refused)
+{
+	void *owner = s->owner;
+	refused = refused && untouched(s);
+	detach(s, reason_code(why));
+	timer_stop(&s->timer);
+	if (!owner) {
+		destroy(s);
+		return;
+	}
+	hold(s);
+	set_state(s, KEPT);
+	list_add(loose_list(), &s->node);
+	s->kept = false;
+	drop_slices(s);
+	s->ev->on_end(owner, why, refused);
+	BUG_ON(s->kept && !refused);
+	if (!s->kept && !s->dead)
+		destroy(s);
+	unhold(s);
+}
+
+void session_keep(struct session *s)
+{
+	BUG_ON(s->state != KEPT);
+	s->kept = true;
+	s->out.sent = s->out.sent_high = 0;
+	s->out.fin_sent = false;
+	bufq_seek(&s->out.ring, &s->out.cur, 0);
+}
+
+static void unblock(struct session *s)
+{
+	if (!s->out.blocked || !s->owner || s->out.ring.len >= s->out.limit)
+		return;
+	s->out.blocked = false;
+	s->ev->on_writable(s->owner);
+}
+
+static void on_timer(struct timer *t)
+{
+	struct session *s = container_of(t, struct session, timer);
+	switch ((enum state)s->state) {
+	case OPENING: end(s, REASON_CONNECT_TIMEOUT, true); break;
+	case RESUMING:
+	case PARKED:
+		if (s->owner)
+			stat_add(STAT_SESSIONS_LOST, 1);
+		end(s, REASON_RESUME_TIMEOUT, false);
+		break;
+	case OPEN: unblock(s); break;
+	case KEPT:
+	case MOVING: BUG_ON(true);
+	}
+}
+
+/* ---- opening ---- */
+
+static void put_on_link(struct session *s, struct link *l, int32_t stream)
+{
+	leave_lists(s);
+	s->link = l;
+	s->stream = stream;
+	link_join(l, &s->node);
+	link_touch(l);
+}
+
+static struct h2_fields *describe(const struct session_about *about, const uint8_t id[16])
+{
+	struct h2_fields *f = calloc(1, sizeof *f);
+	if (!f)
+		return NULL;
+	str_copy(f->service, sizeof f->service, about->service);
+	str_copy(f->client, sizeof f->client, about->client ? about->client : "");
+	str_copy(f->local, sizeof f->local, about->local ? about->local : "");
+	str_copy(f->listener, sizeof f->listener, about->listener ? about->listener : "");
+	str_hex(f->session, id, 16);
+	return f;
+}
+
+static int ask(struct session *s, struct link *l)
+{
+	int32_t stream = link_can_open(l) ? h2_connect(link_h2(l), s->about, s) : -1;
+	if (stream < 0)
+		return -1;
+	set_state(s, OPENING);
+	put_on_link(s, l, stream);
+	timer_start(&s->timer, s->connect_ms);
+	return 0;
+}
+
+struct session *session_open(struct link *l, const struct session_about *about, uint32_t connect_ms, uint32_t resume_ms,
+			     const struct session_events *ev, void *owner)
+{
+	struct session *s = make(ev, owner);
+	if (!s)
+		return NULL;
+	rnd_bytes(s->id, sizeof s->id);
+	s->connect_ms = connect_ms;
+	s->resume_ms = resume_ms;
+	s->about = describe(about, s->id);
+	table_add(s);
+	if (!s->about || ask(s, l) != 0) {
+		destroy(s);
+		return NULL;
+	}
+	return s;
+}
+
+int session_reopen(struct session *s, struct link *l)
+{
+	BUG_ON(s->state != KEPT);
+	return ask(s, l);
+}
+
+struct session *session_accept(struct link *l, int32_t stream, const struct h2_fields *f, uint32_t resume_ms, const struct session_events *ev,
+			       void *owner)
+{
+	uint8_t id[16];
+	if (!str_unhex(id, sizeof id, f->session) || session_find(id))
+		return NULL;
+	struct session *s = make(ev, owner);
+	if (!s)
+		return NULL;
+	memcpy(s->id, id, sizeof id);
+	s->agent_side = true;
+	s->resume_ms = resume_ms;
+	table_add(s);
+	set_state(s, OPENING);
+	put_on_link(s, l, stream);
+	h2_bind(link_h2(l), stream, s);
+	return s;
+}
+
+/* ---- resuming ---- */
+
+/* What we tell the other side of its bytes: all of them once its end has come, else those consumed; the rest is sent again. */
+static void offset_fields(struct session *s, struct h2_fields *f)
+{
+	if (!s->in.fin) {
+		bufq_clear(&s->in.backlog);
+		drop_slices(s);
+		s->in.got = s->in.consumed;
+	}
+	s->in.credited = s->in.got;
+	if (!s->in.fin)
+		s->in.credited = s->in.consumed;
+	f->has_offset = true;
+	f->offset = s->in.got;
+	f->fin = s->in.fin;
+}
+
+/* What the other side tells us of ours: everything before is released, everything behind is sent again. */
+static int rewind_to(struct session *s, const struct h2_fields *f)
+{
+	struct outgoing *o = &s->out;
+	if (!f->has_offset || f->offset < o->acked || f->offset > o->sent_high || (f->fin && (!o->fin || f->offset != o->end)))
+		return -1;
+	bufq_drop(&o->ring, f->offset - o->acked);
+	o->acked = o->sent = f->offset;
+	o->fin_sent = false;
+	o->grow_mark = 0;
+	bufq_seek(&o->ring, &o->cur, 0);
+	return 0;
+}
+
+static void go_on(struct session *s)
+{
+	timer_stop(&s->timer);
+	set_state(s, OPEN);
+	h2_wake(link_h2(s->link), s->stream);
+	link_touch(s->link);
+	unblock(s);
+}
+
+int session_resume(struct session *s, struct link *l)
+{
+	struct h2_fields f = {.service = "resume", .resume = true, .epoch = s->epoch + 1};
+	BUG_ON(s->agent_side || s->state != PARKED);
+	if (!link_can_open(l))
+		return -1;
+	str_hex(f.session, s->id, sizeof s->id);
+	offset_fields(s, &f);
+	int32_t stream = h2_connect(link_h2(l), &f, s);
+	if (stream < 0)
+		return -1;
+	s->epoch++;
+	put_on_link(s, l, stream);
+	set_state(s, RESUMING);
+	timer_start(&s->timer, s->resume_ms);
+	return 0;
+}
+
+static void resume_answered(struct session *s, const struct h2_fields *f)
+{
+	if (s->aborted) {
+		h2_reset(link_h2(s->link), s->stream, reason_code(s->abort_why));
+		link_touch(s->link);
+		return;
+	}
+	if (rewind_to(s, f) != 0) {
+		end(s, REASON_PROTOCOL, false);
+		return;
+	}
+	bool first = !s->established;
+	s->established = true;
+	stat_add(STAT_SESSIONS_RESUMED, 1);
+	hold(s);
+	if (first && s->owner)
+		s->ev->on_open(s->owner, f->target);
+	if (!s->dead)
+		go_on(s);
+	unhold(s);
+}
+
+static enum reason refusal(const struct h2_fields *f)
+{
+	return reason_from_word(f->reason, f->status == 403 ? REASON_DENIED : f->status == 404 ? REASON_NO_SERVICE : REASON_PROTOCOL);
+}
+
+static void resume_refused(struct session *s, enum reason why)
+{
+	bool delivered = !s->owner && !s->aborted && s->in.fin; /* only the proof was missing */
+	if (s->owner && !untouched(s))
+		stat_add(STAT_SESSIONS_LOST, 1);
+	if (delivered || !s->owner)
+		destroy(s);
+	else
+		end(s, why, why == REASON_LOST);
+}
+
+void session_answered(struct session *s, const struct h2_fields *f)
+{
+	bool ok = f->status >= 200 && f->status < 300;
+	if (s->state == RESUMING) {
+		if (ok)
+			resume_answered(s, f);
+		else
+			resume_refused(s, refusal(f));
+	} else if (s->state == OPENING && !s->aborted) {
+		if (!ok) {
+			end(s, refusal(f), true);
+			return;
+		}
+		s->established = true;
+		timer_stop(&s->timer);
+		free(s->about);
+		s->about = NULL;
+		set_state(s, OPEN);
+		hold(s);
+		if (s->owner)
+			s->ev->on_open(s->owner, f->target);
+		if (!s->dead)
+			unblock(s);
+		unhold(s);
+	}
+}
+
+/* The agent's answer, to an opening or a resuming request. */
+static void answer(struct session *s, const char *target)
+{
+	struct h2_fields f = {.status = 200};
+	if (s->waits_answer)
+		offset_fields(s, &f);
+	if (target)
+		str_copy(f.target, sizeof f.target, target);
+	s->waits_answer = false;
+	if (s->link && s->stream)
+		(void)h2_answer(link_h2(s->link), s->stream, &f, false);
+}
+
+void session_established(struct session *s, const char *target)
+{
+	BUG_ON(!s->agent_side || s->established);
+	s->established = true;
+	if (!s->link)
+		return; /* parked: answered when the hub asks again */
+	answer(s, target);
+	go_on(s);
+}
+
+void session_resumed(struct session *s, struct link *l, int32_t stream, const struct h2_fields *f)
+{
+	BUG_ON(!s->agent_side || s->link);
+	if (s->aborted) {
+		link_refuse(l, stream, (enum reason)s->abort_why);
+		destroy(s);
+		return;
+	}
+	if (f->epoch <= s->epoch || rewind_to(s, f) != 0) {
+		link_refuse(l, stream, REASON_PROTOCOL);
+		return; /* still parked: a later request may be right */
+	}
+	s->epoch = f->epoch;
+	put_on_link(s, l, stream);
+	h2_bind(link_h2(l), stream, s);
+	timer_stop(&s->timer);
+	s->waits_answer = true;
+	set_state(s, OPENING);
+	stat_add(STAT_SESSIONS_RESUMED, 1);
+	if (!s->established)
+		return;
+	answer(s, NULL);
+	go_on(s);
+}
+
+void session_park(struct session *s, struct list *parked)
+{
+	leave_lists(s);
+	s->link = NULL;
+	s->stream = 0;
+	s->waits_answer = false;
+	if (s->aborted && !s->agent_side && s->out.sent_high == 0 && !s->established && s->about) {
+		destroy(s); /* the agent has been told nothing that would need taking back */
+		return;
+	}
+	set_state(s, PARKED);
+	list_add(parked, &s->node);
+	timer_start(&s->timer, s->resume_ms);
+}
+
+/* ---- towards the other side ---- */
+
+static void limit_ring(struct session *s)
+{
+	struct outgoing *o = &s->out;
+	if (o->ring.len == 0 && o->limit > RING_MIN && clock_ms() - o->idle_since_ms > RING_IDLE_MS)
+		o->limit = RING_MIN;
+}
+
+static void measure(struct outgoing *o)
+{
+	if (o->grow_mark)
+		return;
+	o->grow_mark = o->end;
+	o->grow_us = clock_us();
+}
+
+int session_reserve(struct session *s, struct iovec *iov, int max)
+{
+	struct outgoing *o = &s->out;
+	limit_ring(s);
+	if (o->ring.len >= o->limit) {
+		o->blocked = true;
+		measure(o);
+		return 0;
+	}
+	int n = bufq_reserve(&o->ring, o->limit - o->ring.len, iov, max);
+	if (n == 0) {
+		o->blocked = true;
+		if (!timer_running(&s->timer))
+			timer_start(&s->timer, MEMORY_RETRY_MS);
+	}
+	return n;
+}
+
+static void wake(struct session *s)
+{
+	bool may_send = s->state == OPEN || (s->state == OPENING && !s->agent_side);
+	if (!s->link || !s->stream || !may_send)
+		return;
+	h2_wake(link_h2(s->link), s->stream);
+	link_touch(s->link);
+}
+
+void session_commit(struct session *s, size_t n)
+{
+	bool waiting = s->out.sent < s->out.end;
+	BUG_ON(s->out.fin && n > 0);
+	bufq_commit(&s->out.ring, n);
+	s->out.end += n;
+	if (n > 0 && !waiting)
+		wake(s);
+}
+
+void session_fin(struct session *s)
+{
+	BUG_ON(s->out.fin);
+	s->out.fin = true;
+	wake(s);
+}
+
+size_t session_ready(struct session *s, size_t room, bool *fin)
+{
+	const struct outgoing *o = &s->out;
+	uint64_t unsent = o->end - o->sent;
+	if (s->state == RESUMING || s->aborted || (s->agent_side && s->state == OPENING))
+		return 0;
+	size_t n = unsent < room ? (size_t)unsent : room;
+	*fin = o->fin && o->sent + n == o->end;
+	return n;
+}
+
+void session_pull(struct session *s, uint8_t *dst, size_t len, bool fin)
+{
+	struct outgoing *o = &s->out;
+	size_t n = bufq_read(&o->ring, &o->cur, dst, len);
+	BUG_ON(n != len);
+	o->sent += len;
+	if (o->sent > o->sent_high)
+		o->sent_high = o->sent;
+	if (fin)
+		o->fin_sent = true;
+}
+
+/* More room only for who empties what there is quickly: that bounds a slow reader's memory at what it needs. */
+static void grow_ring(struct session *s)
+{
+	struct outgoing *o = &s->out;
+	uint64_t within = 2ull * link_rtt_us(s->link);
+	struct mem_usage use;
+	if (!o->grow_mark || o->acked < o->grow_mark)
+		return;
+	o->grow_mark = 0;
+	if (clock_us() - o->grow_us > (within > GROW_WITHIN_US ? within : GROW_WITHIN_US) || o->limit >= RING_MAX)
+		return;
+	mem_usage(MEM_CHUNK, &use);
+	if (use.limit == 0 || use.used < use.limit / 2)
+		o->limit *= 2;
+}
+
+void session_credited(struct session *s, uint32_t bytes)
+{
+	struct outgoing *o = &s->out;
+	if (bytes > o->sent - o->acked) {
+		end(s, REASON_PROTOCOL, false);
+		return;
+	}
+	bufq_drop(&o->ring, bytes);
+	o->acked += bytes;
+	if (o->ring.len == 0) {
+		bufq_seek(&o->ring, &o->cur, 0);
+		o->idle_since_ms = clock_ms();
+	}
+	grow_ring(s);
+	unblock(s);
+}
+
+/* ---- from the other side ---- */
+
+void session_data(struct session *s, const uint8_t *data, size_t len)
+{
+	struct incoming *in = &s->in;
+	in->got += len;
+	if (in->got - in->credited > in->peak)
+		in->peak = in->got - in->credited;
+	if (!s->owner) {
+		in->consumed += len;
+		return;
+	}
+	if (add_slice(s, data, len) != 0) {
+		end(s, REASON_RESOURCES, false);
+		return;
+	}
+	if (list_empty(&s->ready_node))
+		list_add(link_ready(s->link), &s->ready_node);
+}
+
+void session_finned(struct session *s)
+{
+	s->in.fin = true;
+	if (s->owner && list_empty(&s->ready_node))
+		list_add(link_ready(s->link), &s->ready_node);
+}
+
+void session_deliver(struct session *s)
+{
+	hold(s);
+	if (s->owner)
+		s->ev->on_readable(s->owner);
+	if (!s->dead && flatten(s) != 0)
+		end(s, REASON_RESOURCES, false);
+	unhold(s);
+}
+
+int session_peek(const struct session *s, struct iovec *iov, int max)
+{
+	int n = bufq_peek(&s->in.backlog, iov, max);
+	for (uint16_t i = s->in.first; i && n < max; i = slices[i].next, n++)
+		iov[n] = (struct iovec){(void *)slices[i].data, slices[i].len};
+	return n;
+}
+
+/* When to say what was consumed: at once when it is a good part of what is under way, else with the next output. */
+static void plan_credit(struct session *s)
+{
+	struct incoming *in = &s->in;
+	uint64_t threshold = in->peak / 4;
+	bool drained = in->consumed == in->got;
+	if (!s->stream || in->consumed <= in->credited) /* after a resume with the end received, all is credited already */
+		return;
+	uint64_t owed = in->consumed - in->credited;
+	if (threshold < CREDIT_MIN)
+		threshold = CREDIT_MIN;
+	if (threshold > CREDIT_MAX)
+		threshold = CREDIT_MAX;
+	bool due = owed >= threshold || (drained && owed >= CREDIT_SOON);
+	if (!due && !drained)
+		return;
+	if (list_empty(&s->credit_node))
+		list_add(link_credit(s->link), &s->credit_node);
+	if (due)
+		link_touch(s->link);
+	else
+		link_lazy(s->link);
+}
+
+void session_flush_credit(struct session *s)
+{
+	struct incoming *in = &s->in;
+	list_del(&s->credit_node);
+	if (!s->stream || in->consumed <= in->credited)
+		return;
+	h2_credit(link_h2(s->link), s->stream, (uint32_t)(in->consumed - in->credited));
+	in->credited = in->consumed;
+	in->peak -= in->peak / 8;
+	if (in->got - in->credited > in->peak)
+		in->peak = in->got - in->credited;
+}
+
+void session_consume(struct session *s, size_t n)
+{
+	struct incoming *in = &s->in;
+	size_t from_backlog = n < in->backlog.len ? n : in->backlog.len;
+	bufq_drop(&in->backlog, from_backlog);
+	in->consumed += n;
+	for (n -= from_backlog; n > 0;) {
+		struct slice *sl = &slices[in->first];
+		BUG_ON(!in->first);
+		size_t part = n < sl->len ? n : sl->len;
+		sl->data += part;
+		sl->len -= (uint32_t)part;
+		n -= part;
+		if (sl->len == 0)
+			in->first = sl->next;
+	}
+	if (!in->first)
+		in->last = 0;
+	plan_credit(s);
+}
+
+bool session_ended(const struct session *s)
+{
+	return s->in.fin && s->in.got == s->in.consumed;
+}
+
+/* ---- the end ---- */
+
+static void wait_for_proof(struct session *s)
+{
+	struct link *l = s->link;
+	link_part(l, &s->node);
+	s->barrier = link_barrier(l);
+	link_join_tail(l, &s->node);
+}
+
+void session_closed(struct session *s, uint32_t code)
+{
+	s->stream = 0;
+	list_del(&s->credit_node);
+	if (s->aborted || (s->out.fin_sent && s->in.fin))
+		wait_for_proof(s);
+	else
+		end(s, reason_from_code(code, REASON_DRAINING), true);
+}
+
+void session_was_reset(struct session *s, uint32_t code)
+{
+	if (s->aborted)
+		return; /* on_closed follows */
+	h2_bind(link_h2(s->link), s->stream, NULL);
+	s->stream = 0;
+	end(s, reason_from_code(code, s->agent_side ? REASON_CLIENT_RESET : REASON_TARGET_RESET), false);
+}
+
+void session_confirmed(struct session *s)
+{
+	struct outgoing *o = &s->out;
+	bufq_clear(&o->ring);
+	bufq_seek(&o->ring, &o->cur, 0);
+	o->acked = o->sent = o->end;
+	o->confirmed = true;
+	leave_lists(s);
+	s->link = NULL;
+	list_add(loose_list(), &s->node);
+	if (!s->owner)
+		destroy(s);
+}
+
+void session_release(struct session *s)
+{
+	BUG_ON(!s->out.fin || !session_ended(s));
+	s->owner = NULL;
+	if (s->out.confirmed)
+		destroy(s);
+}
+
+/* Not answered yet on the agent: the hub gets the exact reason as the answer, then the stream is closed. */
+static void refuse(struct session *s, enum reason why)
+{
+	link_refuse(s->link, s->stream, why);
+}
+
+void session_abort(struct session *s, enum reason why)
+{
+	BUG_ON(s->dead);
+	s->owner = NULL;
+	s->aborted = true;
+	s->abort_why = (uint8_t)why;
+	bufq_clear(&s->out.ring);
+	bufq_clear(&s->in.backlog);
+	drop_slices(s);
+	if (s->out.confirmed || s->state == KEPT || s->state == MOVING)
+		destroy(s);
+	else if (s->state == PARKED || s->state == RESUMING || !s->stream)
+		return; /* said when a link is there; or the stream is closed and waits for its proof */
+	else if (s->agent_side && s->state == OPENING)
+		refuse(s, why);
+	else {
+		timer_stop(&s->timer);
+		h2_reset(link_h2(s->link), s->stream, reason_code(why));
+		link_touch(s->link);
+	}
+}
+
+/* ---- moving ---- */
+
+void session_leave(struct session *s)
+{
+	detach(s, reason_code(REASON_DONE));
+	timer_stop(&s->timer);
+	set_state(s, s->state == KEPT ? KEPT : MOVING);
+	table_del(s);
+	stat_add(STAT_SESSIONS_MOVED, 1);
+	if (s->owner)
+		s->ev->on_leave(s->owner);
+}
+
+void session_arrive(struct session *s)
+{
+	table_add(s);
+	list_add(loose_list(), &s->node);
+	if (s->owner)
+		s->ev->on_arrive(s->owner);
+}
+
+void session_end_list(struct list *l, enum reason why)
+{
+	while (!list_empty(l))
+		end(session_of_node(l->next), why, false);
+}
+
+void session_stop_all(enum reason why)
+{
+	session_end_list(loose_list(), why);
+}
+
+/* ---- what others may know ---- */
+
+const char *session_id(const struct session *s)
+{
+	static _Thread_local char text[4][33];
+	static _Thread_local unsigned turn;
+	char *t = text[turn++ % 4];
+	str_hex(t, s->id, sizeof s->id);
+	return t;
+}
+
+uint64_t session_sent(const struct session *s)
+{
+	return s->out.end;
+}
+
+uint64_t session_got(const struct session *s)
+{
+	return s->in.consumed;
+}
+
+bool session_established_p(const struct session *s)
+{
+	return s->established;
+}
+
+bool session_parked(const struct session *s)
+{
+	return s->state == PARKED || s->state == RESUMING;
+}
+
+void *session_owner(const struct session *s)
+{
+	return s->owner;
+}
+
+uint32_t session_epoch(const struct session *s)
+{
+	return s->epoch;
+}
+
+uint64_t session_barrier(const struct session *s)
+{
+	return s->barrier;
+}
+
+struct session *session_of_node(struct list *node)
+{
+	return container_of(node, struct session, node);
+}
+
+struct session *session_of_ready(struct list *node)
+{
+	return container_of(node, struct session, ready_node);
+}
+
+struct session *session_of_credit(struct list *node)
+{
+	return container_of(node, struct session, credit_node);
+}
