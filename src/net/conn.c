@@ -10,9 +10,6 @@
 
 #include <errno.h>
 #include <sys/socket.h>
-#include <unistd.h>
-
-#define DRAIN_READS 16 /* at an orderly close */
 
 static size_t iov_total(const struct iovec *iov, int n)
 {
@@ -73,29 +70,9 @@ static int tcp_shut(struct conn *c)
 	return 0;
 }
 
-/* Data left unread would turn the kernel's FIN into RST, and with it destroy what the peer has not read yet. */
-static void drain(int fd)
-{
-	char waste[4096];
-
-	for (int i = 0; i < DRAIN_READS; i++) {
-		if (recv(fd, waste, sizeof(waste), MSG_DONTWAIT) <= 0)
-			return;
-	}
-}
-
 static void tcp_close(struct conn *c, bool orderly)
 {
-	int fd = conn_release(c);
-
-	if (orderly) {
-		sock_orderly(fd);
-		(void)shutdown(fd, SHUT_WR);
-		drain(fd);
-	} else {
-		sock_reset(fd);
-	}
-	close(fd);
+	sock_end(conn_release(c), orderly);
 }
 
 static size_t tcp_unsent(const struct conn *c)

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #define FDS_MAX 64
+#define DRAIN_READS 16 /* of 4 KiB, at an orderly end */
 
 static void set_int(int fd, int level, int option, int value)
 {
@@ -200,9 +201,24 @@ void sock_orderly(int fd)
 	set_linger(fd, false);
 }
 
-void sock_reset(int fd)
+static void throw_away_input(int fd)
 {
-	set_linger(fd, true);
+	char waste[4096];
+
+	for (int i = 0; i < DRAIN_READS; i++) {
+		if (recv(fd, waste, sizeof(waste), MSG_DONTWAIT) <= 0)
+			return;
+	}
+}
+
+void sock_end(int fd, bool orderly)
+{
+	set_linger(fd, !orderly);
+	if (orderly) {
+		(void)shutdown(fd, SHUT_WR);
+		throw_away_input(fd);
+	}
+	close(fd);
 }
 
 void sock_user_timeout(int fd, uint32_t ms)

@@ -54,7 +54,8 @@ size_t conn_unsent(const struct conn *c);
 int conn_shut(struct conn *c);
 
 /* The end: the owner hears nothing any more; the object lives until the turn ends. close: in good order, the peer sees FIN after what
- * was written. abort: RST, what is not delivered is thrown away. */
+ * was written (over TLS: call it when conn_unsent() is 0, else the peer sees a truncated stream). abort: RST, what is not delivered is
+ * thrown away. */
 void conn_close(struct conn *c);
 void conn_abort(struct conn *c);
 

@@ -23,10 +23,13 @@ int sock_connect(const struct addr *to) __attribute__((warn_unused_result));
 int sock_error(int fd); /* takes and returns SO_ERROR */
 
 void sock_orderly(int fd);                          /* linger off: close() now delivers what was written, then FIN */
-void sock_reset(int fd);                            /* the opposite, and the state sockets begin in: close() sends RST */
 void sock_user_timeout(int fd, uint32_t ms);        /* TCP_USER_TIMEOUT */
 void sock_notsent_lowat(int fd, uint32_t bytes);    /* TCP_NOTSENT_LOWAT */
 void sock_local(int fd, struct addr *out);          /* own address */
+
+/* The last close of a connection. Orderly: what was written is delivered, then FIN (what was not read is thrown away first, because
+ * the kernel would make an RST of it). Else RST. */
+void sock_end(int fd, bool orderly);
 
 /* SCM_RIGHTS over a Unix socket: one message with up to 64 descriptors. Return bytes (0: closed), -1 with errno. */
 ssize_t sock_send_fds(int fd, const void *data, size_t len, const int *fds, int n);

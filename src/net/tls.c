@@ -1,0 +1,1265 @@
+/* TLS 1.3 with mutual certificates, over OpenSSL.
+ * A struct tls holds what is read from files; a TLS conn owns its descriptor, its SSL object and the records the kernel has not taken.
+ * Work is done in large turns: one recv() fills a buffer of the thread, many records are decrypted from it; many records
+ * are encrypted into another, one send() takes them. Between two calls both are empty; what remains belongs to the conn.
+ * A certificate is judged again at every resumption, so that a ticket never outlives a revocation.
+ * It does not know who may connect: names are for its users to judge. */
+#define _GNU_SOURCE
+#include "mctunnel/net/tls.h"
+
+#include "mctunnel/base/buf.h"
+#include "mctunnel/base/bug.h"
+#include "mctunnel/base/mem.h"
+#include "mctunnel/base/str.h"
+#include "mctunnel/net/sock.h"
+
+#include <errno.h>
+#include <openssl/err.h>
+#include <openssl/pem.h>
+#include <openssl/ssl.h>
+#include <openssl/x509v3.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#define CIPHERS "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
+#define GROUPS "X25519:P-256"
+#define TICKET_KEY_SIZE 80
+#define TICKET_LIFE_S (12 * 3600)
+
+#define RECORD 16384            /* plaintext of a full record */
+#define RECV_MIN (RECORD + 512) /* worth one recv(), whatever room the reader has */
+#define IN_SIZE (256 << 10)
+#define OUT_SIZE (512 << 10)
+#define FLUSH_PIECES 32
+
+struct tls {
+	atomic_int refs;
+	SSL_CTX *ctx;
+	bool server;
+	time_t not_after;
+};
+
+struct tls_ticket {
+	SSL_SESSION *session; /* owned */
+};
+
+struct tls_conn {
+	struct conn c;
+	struct tls *tls; /* shared */
+	SSL *ssl;
+	enum tls_state state;
+	bool sock_readable; /* recv() may be tried */
+	bool first_seen;    /* the first byte has been looked at */
+	bool eof;           /* FIN was read */
+	bool was_up;
+	bool ended;       /* close_notify was read */
+	bool shut_wanted; /* conn_shut() came before the handshake was over */
+	bool shut_done;   /* close_notify was written */
+	int recv_error, send_error;
+	struct bufq unsent;   /* records the kernel has not taken */
+	uint8_t *pending;     /* owned: ciphertext received but not yet asked for by OpenSSL */
+	size_t pending_at, pending_len;
+	SSL_SESSION *session; /* owned: the newest ticket */
+	char failure[192];
+	char subject[128];
+	char alpn[16];
+};
+
+/* The thread's buffers. Whoever calls OpenSSL for a conn uses them from io_begin() to io_end(). */
+struct io {
+	size_t in_at, in_len, out_len;
+	size_t room; /* how much plaintext the reader can take */
+	uint8_t in[IN_SIZE], out[OUT_SIZE], record[RECORD];
+};
+
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static pthread_key_t io_key; /* frees a thread's buffers when it ends */
+static BIO_METHOD *bio_method;
+static _Thread_local struct io *io;
+
+static size_t smaller(size_t a, size_t b)
+{
+	return a < b ? a : b;
+}
+
+static struct tls_conn *tls_of(const struct conn *c)
+{
+	return container_of(c, struct tls_conn, c);
+}
+
+/* ---- why it failed ---- */
+
+static void __attribute__((format(printf, 3, 4))) fail(struct tls_conn *t, int error, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (t->state == TLS_FAILED)
+		return; /* the first cause stays */
+	t->state = TLS_FAILED;
+	if (!t->c.error)
+		t->c.error = error;
+	if (t->failure[0]) /* noted while OpenSSL was at it */
+		return;
+	va_start(ap, fmt);
+	vsnprintf(t->failure, sizeof(t->failure), fmt, ap);
+	va_end(ap);
+}
+
+static void subject_text(X509 *cert, char *buf, size_t size)
+{
+	BIO *b = cert ? BIO_new(BIO_s_mem()) : NULL;
+	int n;
+
+	buf[0] = 0;
+	if (!b)
+		return;
+	X509_NAME_print_ex(b, X509_get_subject_name(cert), 0, XN_FLAG_RFC2253);
+	n = BIO_read(b, buf, (int)size - 1);
+	buf[n > 0 ? n : 0] = 0;
+	BIO_free(b);
+}
+
+static const char unknown_ca[] = "signed by an unknown CA";
+
+static const char *verify_text(int error)
+{
+	switch (error) {
+	case X509_V_ERR_CERT_HAS_EXPIRED:
+		return "certificate has expired";
+	case X509_V_ERR_CERT_NOT_YET_VALID:
+		return "certificate is not yet valid";
+	case X509_V_ERR_CERT_REVOKED:
+		return "certificate revoked";
+	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
+	case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
+	case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
+	case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
+	case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
+	case X509_V_ERR_CERT_SIGNATURE_FAILURE:
+		return unknown_ca;
+	case X509_V_ERR_HOSTNAME_MISMATCH:
+	case X509_V_ERR_IP_ADDRESS_MISMATCH:
+		return "certificate is for another name";
+	case X509_V_ERR_CRL_HAS_EXPIRED:
+		return "our revocation list (CRL) has expired, so no certificate can be trusted";
+	case X509_V_ERR_CRL_NOT_YET_VALID:
+		return "our revocation list (CRL) is not yet valid";
+	case X509_V_ERR_UNABLE_TO_GET_CRL:
+		return "there is no revocation list (CRL) of its CA";
+	case X509_V_ERR_INVALID_PURPOSE:
+		return "certificate is not meant for this side of TLS";
+	default:
+		return X509_verify_cert_error_string(error);
+	}
+}
+
+/* RFC 8446 section 6: the alerts that speak of the certificate we sent. */
+static bool alert_about_certificate(int alert)
+{
+	return (alert >= 42 && alert <= 46) || alert == 48 || alert == 49 || alert == 116;
+}
+
+static const char *alert_text(int alert)
+{
+	switch (alert) {
+	case 45:
+		return "certificate has expired";
+	case 116:
+		return "certificate required";
+	case 120:
+		return "no application protocol";
+	default:
+		return SSL_alert_desc_string_long(alert);
+	}
+}
+
+static void fail_io(struct tls_conn *t, int error)
+{
+	const char *when = t->was_up ? "" : " during handshake";
+
+	if (error == ECONNRESET || error == EPIPE)
+		fail(t, ECONNRESET, "connection reset%s", when);
+	else if (error == ETIMEDOUT)
+		fail(t, error, "connection timed out%s", when);
+	else
+		fail(t, error, "%s%s", strerror(error), when);
+}
+
+static void fail_ssl(struct tls_conn *t, unsigned long e)
+{
+	int reason = ERR_GET_REASON(e), alert = reason - SSL_AD_REASON_OFFSET;
+	const char *text = ERR_reason_error_string(e);
+
+	if (ERR_GET_LIB(e) != ERR_LIB_SSL)
+		fail(t, EPROTO, "TLS error: %s", text ? text : "unknown");
+	else if (reason == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE)
+		fail(t, EPROTO, "no client certificate");
+	else if (alert >= 0 && alert < 256)
+		fail(t, EPROTO, "peer refused%s: alert %s", alert_about_certificate(alert) ? " our certificate" : "", alert_text(alert));
+	else
+		fail(t, EPROTO, "TLS error: %s", text ? text : "unknown");
+}
+
+static void broke(struct tls_conn *t)
+{
+	unsigned long e = ERR_peek_error();
+
+	if (t->failure[0])
+		fail(t, EPROTO, "%s", "");
+	else if (t->recv_error)
+		fail_io(t, t->recv_error);
+	else if (t->eof)
+		fail(t, ECONNRESET, t->was_up ? "connection closed without close_notify" : "connection closed during handshake");
+	else
+		fail_ssl(t, e);
+}
+
+enum outcome { DONE, AGAIN, ENDED, BROKEN };
+
+/* What the last call of OpenSSL for this conn came to. */
+static enum outcome outcome(struct tls_conn *t, int rc)
+{
+	if (rc > 0)
+		return DONE;
+	switch (SSL_get_error(t->ssl, rc)) {
+	case SSL_ERROR_WANT_READ:
+		return AGAIN;
+	case SSL_ERROR_ZERO_RETURN:
+		return ENDED;
+	default:
+		broke(t);
+		return BROKEN;
+	}
+}
+
+/* ---- the socket below ---- */
+
+/* TLS begins with a handshake record; a peer that cannot go on may begin with an alert. */
+static bool looks_like_tls(struct tls_conn *t, uint8_t first)
+{
+	return first == 0x16 || (!t->tls->server && first == 0x15);
+}
+
+static bool judge_first_byte(struct tls_conn *t, uint8_t first)
+{
+	if (t->first_seen)
+		return true;
+	t->first_seen = true;
+	if (looks_like_tls(t, first))
+		return true;
+	str_copy(t->failure, sizeof(t->failure), "not TLS (plaintext)");
+	return false;
+}
+
+/* One recv() into the thread's buffer; false when there is nothing to take from it. */
+static bool fill(struct tls_conn *t)
+{
+	size_t want = smaller(IN_SIZE, io->room > RECV_MIN ? io->room : RECV_MIN);
+	ssize_t n;
+
+	if (!t->sock_readable || t->eof || t->recv_error)
+		return false;
+	do {
+		n = recv(t->c.fd, io->in, want, 0);
+	} while (n < 0 && errno == EINTR);
+	if (n <= 0) {
+		t->eof = n == 0;
+		t->sock_readable = n == 0;
+		t->recv_error = n < 0 && errno != EAGAIN ? errno : 0;
+		return false;
+	}
+	if ((size_t)n < want && !t->c.peer_shut && !t->c.hup)
+		t->sock_readable = false; /* what comes later is a new edge */
+	io->in_at = 0;
+	io->in_len = (size_t)n;
+	return judge_first_byte(t, io->in[0]);
+}
+
+static size_t take_pending(struct tls_conn *t, void *dst, size_t len)
+{
+	size_t n = smaller(len, t->pending_len - t->pending_at);
+
+	memcpy(dst, t->pending + t->pending_at, n);
+	t->pending_at += n;
+	if (t->pending_at == t->pending_len) {
+		free(t->pending);
+		t->pending = NULL;
+	}
+	return n;
+}
+
+static int bio_read(BIO *b, char *dst, int len)
+{
+	struct tls_conn *t = BIO_get_data(b);
+	size_t n;
+
+	BIO_clear_retry_flags(b);
+	if (len <= 0)
+		return 0;
+	if (t->pending)
+		return (int)take_pending(t, dst, (size_t)len);
+	if (io->in_at == io->in_len && !fill(t)) {
+		if (t->eof)
+			return 0;
+		if (!t->recv_error && !t->failure[0])
+			BIO_set_retry_read(b);
+		return -1;
+	}
+	n = smaller((size_t)len, io->in_len - io->in_at);
+	memcpy(dst, io->in + io->in_at, n);
+	io->in_at += n;
+	return (int)n;
+}
+
+/* To the kernel what it takes now, the rest to the conn's own queue. */
+static void send_out(struct tls_conn *t)
+{
+	const uint8_t *p = io->out;
+	size_t len = io->out_len;
+	ssize_t n = 0;
+
+	io->out_len = 0;
+	if (len == 0 || t->send_error)
+		return;
+	if (t->unsent.len == 0) {
+		do {
+			n = send(t->c.fd, p, len, MSG_NOSIGNAL);
+		} while (n < 0 && errno == EINTR);
+	}
+	if (n < 0 && errno != EAGAIN) {
+		t->send_error = errno;
+		return;
+	}
+	n = n < 0 ? 0 : n;
+	if (bufq_append(&t->unsent, p + n, len - (size_t)n) < 0)
+		t->send_error = ENOMEM; /* a record is lost: nothing can follow */
+}
+
+static int bio_write(BIO *b, const char *src, int len)
+{
+	struct tls_conn *t = BIO_get_data(b);
+
+	BIO_clear_retry_flags(b);
+	BUG_ON(len < 0 || len > OUT_SIZE);
+	if ((size_t)len > OUT_SIZE - io->out_len)
+		send_out(t);
+	memcpy(io->out + io->out_len, src, (size_t)len);
+	io->out_len += (size_t)len;
+	return len;
+}
+
+static long bio_ctrl(BIO *b, int command, long arg, void *ptr)
+{
+	return command == BIO_CTRL_FLUSH;
+}
+
+static void init_once(void)
+{
+	bio_method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "conn");
+	if (!bio_method || pthread_key_create(&io_key, free) != 0)
+		die("cannot set up TLS: no memory");
+	BIO_meth_set_read(bio_method, bio_read);
+	BIO_meth_set_write(bio_method, bio_write);
+	BIO_meth_set_ctrl(bio_method, bio_ctrl);
+}
+
+static void io_begin(struct tls_conn *t, size_t room)
+{
+	if (!io) {
+		io = xmalloc(sizeof(*io));
+		io->in_at = io->in_len = io->out_len = 0;
+		pthread_setspecific(io_key, io);
+	}
+	BUG_ON(io->in_at != io->in_len || io->out_len);
+	io->room = room;
+	ERR_clear_error();
+}
+
+/* Leaves the thread's buffers empty for the next conn. */
+static void io_end(struct tls_conn *t)
+{
+	size_t left = io->in_len - io->in_at;
+
+	ERR_clear_error();
+	if (left > 0) {
+		BUG_ON(t->pending);
+		t->pending = malloc(left);
+		if (t->pending) {
+			memcpy(t->pending, io->in + io->in_at, left);
+			t->pending_at = 0;
+			t->pending_len = left;
+		} else {
+			fail(t, ENOMEM, "no memory");
+		}
+	}
+	io->in_at = io->in_len = 0;
+	send_out(t);
+}
+
+/* FIN follows close_notify once the kernel has everything. */
+static void end_sending(struct tls_conn *t)
+{
+	if (t->shut_done && t->unsent.len == 0 && !t->send_error)
+		(void)shutdown(t->c.fd, SHUT_WR);
+}
+
+static void flush_unsent(struct tls_conn *t)
+{
+	struct iovec iov[FLUSH_PIECES];
+	struct msghdr m = { .msg_iov = iov };
+	bool had = t->unsent.len > 0;
+
+	while (t->unsent.len > 0 && !t->send_error) {
+		ssize_t n;
+
+		m.msg_iovlen = (size_t)bufq_peek(&t->unsent, iov, FLUSH_PIECES);
+		n = sendmsg(t->c.fd, &m, MSG_NOSIGNAL);
+		if (n < 0 && errno == EAGAIN)
+			return;
+		if (n < 0 && errno != EINTR)
+			t->send_error = errno;
+		if (n > 0)
+			bufq_drop(&t->unsent, (size_t)n);
+	}
+	if (t->send_error)
+		bufq_clear(&t->unsent);
+	if (had)
+		end_sending(t);
+}
+
+/* ---- the conn ---- */
+
+/* Reads into one piece until it is full; *got grows. */
+static enum outcome read_piece(struct tls_conn *t, const struct iovec *piece, size_t room, size_t *got)
+{
+	for (size_t at = 0; at < piece->iov_len;) {
+		enum outcome o;
+		size_t n = 0;
+
+		io->room = room - at;
+		ERR_clear_error();
+		o = outcome(t, SSL_read_ex(t->ssl, (char *)piece->iov_base + at, piece->iov_len - at, &n));
+		if (o != DONE)
+			return o;
+		at += n;
+		*got += n;
+	}
+	return DONE;
+}
+
+static ssize_t tls_readv(struct conn *c, const struct iovec *iov, int n)
+{
+	struct tls_conn *t = tls_of(c);
+	enum outcome o = DONE;
+	size_t room = 0, got = 0;
+
+	if (t->state == TLS_FAILED)
+		return CONN_FAILED;
+	if (t->ended)
+		return 0;
+	if (t->state == TLS_HANDSHAKING) {
+		c->readable = false;
+		return CONN_AGAIN;
+	}
+	for (int i = 0; i < n; i++)
+		room += iov[i].iov_len;
+	BUG_ON(room == 0);
+	io_begin(t, room);
+	for (int i = 0; i < n && o == DONE; i++)
+		o = read_piece(t, &iov[i], room - got, &got);
+	io_end(t);
+	if (o == AGAIN)
+		c->readable = false;
+	if (o == ENDED)
+		t->ended = c->peer_shut = true;
+	if (got > 0)
+		return (ssize_t)got;
+	return t->state == TLS_FAILED ? CONN_FAILED : o == AGAIN ? CONN_AGAIN : 0;
+}
+
+/* The peer may have said why before it closed: its alert tells more than our EPIPE. */
+static ssize_t write_failed(struct tls_conn *t)
+{
+	char byte;
+	size_t n;
+
+	if (t->state == TLS_FAILED)
+		return CONN_FAILED;
+	t->sock_readable = true;
+	io_begin(t, RECORD);
+	(void)outcome(t, SSL_peek_ex(t->ssl, &byte, 1, &n));
+	io_end(t);
+	fail_io(t, t->send_error);
+	return CONN_FAILED;
+}
+
+static bool write_record(struct tls_conn *t, const void *data, size_t len)
+{
+	size_t n;
+
+	if (len == 0)
+		return true;
+	ERR_clear_error();
+	return outcome(t, SSL_write_ex(t->ssl, data, len, &n)) == DONE;
+}
+
+/* Full records, whatever the pieces are: short ones are joined. */
+static bool write_records(struct tls_conn *t, const struct iovec *iov, int n)
+{
+	size_t joined = 0;
+
+	for (int i = 0; i < n; i++) {
+		const uint8_t *p = iov[i].iov_base;
+		size_t left = iov[i].iov_len, part;
+
+		for (; left > 0; p += part, left -= part) {
+			part = smaller(left, RECORD - joined);
+			if (part == RECORD) {
+				if (!write_record(t, p, RECORD))
+					return false;
+				continue;
+			}
+			memcpy(io->record + joined, p, part);
+			joined += part;
+			if (joined == RECORD) {
+				if (!write_record(t, io->record, joined))
+					return false;
+				joined = 0;
+			}
+		}
+	}
+	return write_record(t, io->record, joined);
+}
+
+static ssize_t tls_writev(struct conn *c, const struct iovec *iov, int n)
+{
+	struct tls_conn *t = tls_of(c);
+	size_t total = 0;
+	bool ok;
+
+	if (t->state == TLS_FAILED)
+		return CONN_FAILED;
+	BUG_ON(t->shut_done);
+	if (t->send_error)
+		return write_failed(t);
+	if (t->state == TLS_HANDSHAKING || t->unsent.len > 0) {
+		c->writable = false;
+		return CONN_AGAIN;
+	}
+	for (int i = 0; i < n; i++)
+		total += iov[i].iov_len;
+	io_begin(t, RECORD);
+	ok = write_records(t, iov, n);
+	io_end(t);
+	if (t->send_error)
+		return write_failed(t);
+	c->writable = t->unsent.len == 0;
+	return ok ? (ssize_t)total : CONN_FAILED;
+}
+
+static size_t tls_unsent(const struct conn *c)
+{
+	return tls_of(c)->unsent.len;
+}
+
+static void say_goodbye(struct tls_conn *t)
+{
+	if (t->shut_done || t->state != TLS_UP)
+		return;
+	io_begin(t, RECORD);
+	(void)SSL_shutdown(t->ssl);
+	io_end(t);
+	t->shut_done = true;
+	end_sending(t);
+}
+
+static int tls_shut(struct conn *c)
+{
+	struct tls_conn *t = tls_of(c);
+
+	if (t->state == TLS_FAILED)
+		return CONN_FAILED;
+	t->shut_wanted = true;
+	say_goodbye(t);
+	return 0;
+}
+
+static void free_tls_conn(struct tls_conn *t)
+{
+	if (t->ssl) {
+		/* else OpenSSL takes the session for a bad one and forbids resuming it */
+		SSL_set_shutdown(t->ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+		SSL_free(t->ssl);
+	}
+	SSL_SESSION_free(t->session);
+	bufq_clear(&t->unsent);
+	free(t->pending);
+	tls_put(t->tls);
+	ERR_clear_error();
+	mem_put(MEM_OTHER, t);
+}
+
+static void tls_close(struct conn *c, bool orderly)
+{
+	struct tls_conn *t = tls_of(c);
+
+	loop_unwatch(&c->watch);
+	if (orderly)
+		say_goodbye(t);
+	if (orderly || !t->was_up)
+		flush_unsent(t);
+	/* Before the handshake is over a FIN can be mistaken for nothing, and a reset could overtake our alert. */
+	sock_end(c->fd, orderly || (t->state == TLS_FAILED && !t->was_up));
+	free_tls_conn(t);
+}
+
+static const struct conn_ops tls_ops = {
+	.readv = tls_readv,
+	.writev = tls_writev,
+	.shut = tls_shut,
+	.close = tls_close,
+	.unsent = tls_unsent,
+};
+
+static void up(struct tls_conn *t)
+{
+	const unsigned char *alpn;
+	unsigned len;
+
+	SSL_get0_alpn_selected(t->ssl, &alpn, &len);
+	if (len < sizeof(t->alpn)) {
+		memcpy(t->alpn, alpn ? alpn : (const unsigned char *)"", len);
+		t->alpn[len] = 0;
+	}
+	if (strcmp(t->alpn, TLS_ALPN_LINK) != 0) {
+		fail(t, EPROTO, "peer did not choose ALPN %s", TLS_ALPN_LINK);
+		return;
+	}
+	if (!t->subject[0])
+		subject_text(SSL_get0_peer_certificate(t->ssl), t->subject, sizeof(t->subject));
+	t->state = TLS_UP;
+	t->was_up = true;
+	t->c.readable = true; /* data may have come in the same packet */
+	if (t->shut_wanted)
+		say_goodbye(t);
+}
+
+static void handshake(struct tls_conn *t)
+{
+	enum outcome o;
+
+	io_begin(t, RECORD);
+	o = outcome(t, SSL_do_handshake(t->ssl));
+	io_end(t);
+	if (o == DONE && t->state == TLS_HANDSHAKING)
+		up(t);
+	else if (o == AGAIN && t->send_error && !t->sock_readable)
+		fail_io(t, t->send_error);
+}
+
+static void tls_ready(struct watch *w, unsigned events)
+{
+	struct conn *c = container_of(w, struct conn, watch);
+	struct tls_conn *t = tls_of(c);
+
+	conn_note(c, events);
+	t->sock_readable |= (events & (LOOP_READ | LOOP_HUP | LOOP_PEER_SHUT)) != 0;
+	if (events & (LOOP_WRITE | LOOP_HUP))
+		flush_unsent(t);
+	if (t->state == TLS_HANDSHAKING) {
+		handshake(t);
+		if (t->state == TLS_HANDSHAKING)
+			return;
+	}
+	c->writable = t->unsent.len == 0;
+	c->on_event(c); /* may free c */
+}
+
+static SSL *make_ssl(struct tls_conn *t)
+{
+	SSL *ssl = SSL_new(t->tls->ctx);
+	BIO *b = BIO_new(bio_method);
+
+	if (!ssl || !b) {
+		SSL_free(ssl);
+		BIO_free(b);
+		return NULL;
+	}
+	BIO_set_data(b, t);
+	BIO_set_init(b, 1);
+	SSL_set_bio(ssl, b, b);
+	SSL_set_app_data(ssl, t);
+	if (t->tls->server)
+		SSL_set_accept_state(ssl);
+	else
+		SSL_set_connect_state(ssl);
+	return ssl;
+}
+
+static struct tls_conn *make_tls_conn(struct tls *tls, void (*on_event)(struct conn *), void *owner)
+{
+	struct tls_conn *t = mem_get(MEM_OTHER, sizeof(*t));
+
+	if (!t)
+		return NULL;
+	t->tls = tls_get(tls);
+	t->c.ops = &tls_ops;
+	t->c.on_event = on_event;
+	t->c.owner = owner;
+	t->c.fd = t->c.watch.fd = -1;
+	t->ssl = make_ssl(t);
+	if (t->ssl)
+		return t;
+	free_tls_conn(t);
+	return NULL;
+}
+
+/* Takes the plain conn's place in the loop. */
+static struct conn *take_over(struct tls_conn *t, struct conn *plain)
+{
+	conn_detach(plain);
+	if (loop_watch(&t->c.watch, plain->fd, tls_ready) < 0) {
+		if (conn_attach(plain) < 0)
+			plain->error = errno;
+		free_tls_conn(t);
+		return NULL;
+	}
+	t->c.fd = conn_release(plain);
+	return &t->c;
+}
+
+struct conn *tls_accept(struct tls *tls, struct conn *plain, void (*on_event)(struct conn *), void *owner)
+{
+	struct tls_conn *t;
+
+	BUG_ON(!tls->server || !on_event);
+	t = make_tls_conn(tls, on_event, owner);
+	return t ? take_over(t, plain) : NULL;
+}
+
+/* ---- judging certificates ---- */
+
+static bool set_name(X509_VERIFY_PARAM *p, const char *name)
+{
+	X509_VERIFY_PARAM_set_hostflags(p, X509_CHECK_FLAG_NO_PARTIAL_WILDCARDS);
+	return X509_VERIFY_PARAM_set1_ip_asc(p, name) == 1 || X509_VERIFY_PARAM_set1_host(p, name, 0) == 1;
+}
+
+/* In the place of OpenSSL's own call: the same judgement, and a note of why and who. */
+static int verify(X509_STORE_CTX *x, void *arg)
+{
+	SSL *ssl = X509_STORE_CTX_get_ex_data(x, SSL_get_ex_data_X509_STORE_CTX_idx());
+	struct tls_conn *t = SSL_get_app_data(ssl);
+	char who[128];
+	int error;
+
+	subject_text(X509_STORE_CTX_get0_cert(x), t->subject, sizeof(t->subject));
+	if (X509_verify_cert(x) > 0)
+		return 1;
+	error = X509_STORE_CTX_get_error(x);
+	subject_text(X509_STORE_CTX_get_current_cert(x), who, sizeof(who)); /* it may be an intermediate one */
+	snprintf(t->failure, sizeof(t->failure), "%s (%.100s)", verify_text(error),
+		 who[0] && verify_text(error) != unknown_ca ? who : t->subject);
+	return 0;
+}
+
+/* Would the certificate in a session pass today? OpenSSL does not ask this when it resumes. name: NULL or the peer's. */
+static bool still_good(const struct tls *tls, const char *name, SSL_SESSION *session)
+{
+	X509_STORE_CTX *x = X509_STORE_CTX_new();
+	X509 *peer = SSL_SESSION_get0_peer(session);
+	bool ok = x && peer && X509_STORE_CTX_init(x, SSL_CTX_get_cert_store(tls->ctx), peer, NULL) == 1 &&
+		  X509_STORE_CTX_set_default(x, tls->server ? "ssl_client" : "ssl_server") == 1 &&
+		  (!name || set_name(X509_STORE_CTX_get0_param(x), name)) && X509_verify_cert(x) == 1;
+
+	X509_STORE_CTX_free(x);
+	ERR_clear_error();
+	return ok;
+}
+
+/* A ticket of somebody no longer welcome is ignored; the full handshake that follows refuses with the right alert. */
+static SSL_TICKET_RETURN on_ticket(SSL *ssl, SSL_SESSION *session, const unsigned char *key_name, size_t len,
+				   SSL_TICKET_STATUS status, void *arg)
+{
+	const struct tls_conn *t = SSL_get_app_data(ssl);
+
+	if (status != SSL_TICKET_SUCCESS && status != SSL_TICKET_SUCCESS_RENEW)
+		return SSL_TICKET_RETURN_IGNORE_RENEW;
+	return still_good(t->tls, NULL, session) ? SSL_TICKET_RETURN_USE_RENEW : SSL_TICKET_RETURN_IGNORE_RENEW;
+}
+
+static int on_new_session(SSL *ssl, SSL_SESSION *session)
+{
+	struct tls_conn *t = SSL_get_app_data(ssl);
+	SSL_SESSION *copy = SSL_SESSION_dup(session); /* what happens to this connection shall not spoil it */
+
+	if (copy) {
+		SSL_SESSION_free(t->session);
+		t->session = copy;
+	}
+	return 0;
+}
+
+static bool use_ticket(struct tls_conn *t, const char *name, const struct tls_ticket *ticket)
+{
+	SSL_SESSION *copy;
+	bool ok;
+
+	if (!ticket || !still_good(t->tls, name, ticket->session))
+		return true;
+	copy = SSL_SESSION_dup(ticket->session);
+	ok = copy && SSL_set_session(t->ssl, copy) == 1;
+	SSL_SESSION_free(copy);
+	return ok;
+}
+
+static bool is_ip(const char *name)
+{
+	ASN1_OCTET_STRING *ip = a2i_IPADDRESS(name);
+
+	ASN1_OCTET_STRING_free(ip);
+	return ip != NULL;
+}
+
+struct conn *tls_connect(struct tls *tls, struct conn *plain, const char *server_name, const struct tls_ticket *ticket,
+			 void (*on_event)(struct conn *), void *owner)
+{
+	struct tls_conn *t;
+	bool ok;
+
+	BUG_ON(tls->server || !on_event);
+	t = make_tls_conn(tls, on_event, owner);
+	if (!t)
+		return NULL;
+	ok = set_name(SSL_get0_param(t->ssl), server_name) &&
+	     (is_ip(server_name) || SSL_set_tlsext_host_name(t->ssl, server_name) == 1) && use_ticket(t, server_name, ticket);
+	ERR_clear_error();
+	if (ok)
+		return take_over(t, plain);
+	free_tls_conn(t);
+	return NULL;
+}
+
+/* ---- ALPN ---- */
+
+static void note_alpn(struct tls_conn *t, const unsigned char *in, unsigned len)
+{
+	struct strbuf b;
+
+	strbuf_init(&b, t->failure, sizeof(t->failure));
+	strbuf_add(&b, "peer does not offer ALPN %s (offers", TLS_ALPN_LINK);
+	for (unsigned i = 0; i < len && in[i] < len - i; i += in[i] + 1u) {
+		strbuf_add(&b, " ");
+		for (unsigned k = 1; k <= in[i]; k++)
+			strbuf_add(&b, "%c", in[i + k] > ' ' && in[i + k] < 127 ? in[i + k] : '?');
+	}
+	strbuf_add(&b, len > 0 ? ")" : " none)");
+}
+
+static int choose_alpn(SSL *ssl, const unsigned char **out, unsigned char *outlen, const unsigned char *in, unsigned len, void *arg)
+{
+	static const unsigned char ours[] = "\x0a" TLS_ALPN_LINK;
+
+	_Static_assert(sizeof(ours) == 12, "the length byte");
+	if (SSL_select_next_proto((unsigned char **)(uintptr_t)out, outlen, ours, sizeof(ours) - 1, in, len) == OPENSSL_NPN_NEGOTIATED)
+		return SSL_TLSEXT_ERR_OK;
+	note_alpn(SSL_get_app_data(ssl), in, len);
+	return SSL_TLSEXT_ERR_ALERT_FATAL;
+}
+
+/* A client without the extension would otherwise get in without a protocol. */
+static int on_client_hello(SSL *ssl, int *alert, void *arg)
+{
+	const unsigned char *p;
+	size_t len;
+
+	if (SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_application_layer_protocol_negotiation, &p, &len))
+		return SSL_CLIENT_HELLO_SUCCESS;
+	note_alpn(SSL_get_app_data(ssl), NULL, 0);
+	*alert = SSL_AD_NO_APPLICATION_PROTOCOL;
+	return SSL_CLIENT_HELLO_ERROR;
+}
+
+/* ---- the context ---- */
+
+struct loading {
+	struct tls *tls;
+	const struct tls_files *f;
+	char *err;
+	size_t errsize;
+};
+
+static int __attribute__((format(printf, 3, 4))) complain(struct loading *l, const char *path, const char *fmt, ...)
+{
+	char what[160];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(what, sizeof(what), fmt, ap);
+	va_end(ap);
+	snprintf(l->err, l->errsize, "%s: %s", path ? path : "-", what);
+	return -1;
+}
+
+static const char *openssl_reason(void)
+{
+	const char *text = ERR_reason_error_string(ERR_peek_last_error());
+
+	return text ? text : "unknown error";
+}
+
+/* The end of a PEM text is an "error" of its own; any other means a block that cannot be read. */
+static bool pem_ended(void)
+{
+	unsigned long e = ERR_peek_last_error();
+	bool end = ERR_GET_LIB(e) == ERR_LIB_PEM && ERR_GET_REASON(e) == PEM_R_NO_START_LINE;
+
+	if (end)
+		ERR_clear_error();
+	return end;
+}
+
+static int no_password(char *buf, int size, int rwflag, void *asked)
+{
+	*(bool *)asked = true;
+	return -1;
+}
+
+static BIO *pem(const char *text)
+{
+	BIO *b = BIO_new_mem_buf(text ? text : "", -1);
+
+	if (!b)
+		die("no memory for TLS");
+	ERR_clear_error();
+	return b;
+}
+
+static time_t time_of(const ASN1_TIME *a)
+{
+	struct tm tm;
+
+	return a && ASN1_TIME_to_tm(a, &tm) == 1 ? timegm(&tm) : 0;
+}
+
+/* Reads every certificate of a text and hands each to `use` (which takes it over); the number read, or -1. */
+static int each_cert(const char *text, int (*use)(struct loading *l, X509 *cert, int i), struct loading *l)
+{
+	BIO *b = pem(text);
+	int count = 0;
+	X509 *cert;
+
+	while ((cert = PEM_read_bio_X509(b, NULL, NULL, NULL))) {
+		if (use(l, cert, count++) < 0) {
+			BIO_free(b);
+			return -1;
+		}
+	}
+	BIO_free(b);
+	return pem_ended() ? count : -1;
+}
+
+static int use_own(struct loading *l, X509 *cert, int i)
+{
+	int ok = i == 0 ? SSL_CTX_use_certificate(l->tls->ctx, cert) : SSL_CTX_add1_chain_cert(l->tls->ctx, cert);
+
+	if (i == 0)
+		l->tls->not_after = time_of(X509_get0_notAfter(cert));
+	X509_free(cert);
+	return ok == 1 ? 0 : -1;
+}
+
+static int use_ca(struct loading *l, X509 *cert, int i)
+{
+	int ok = X509_STORE_add_cert(SSL_CTX_get_cert_store(l->tls->ctx), cert);
+
+	if (ok == 1 && l->tls->server)
+		ok = SSL_CTX_add_client_CA(l->tls->ctx, cert);
+	X509_free(cert);
+	return ok == 1 ? 0 : -1;
+}
+
+static int load_cert(struct loading *l)
+{
+	int n = each_cert(l->f->cert, use_own, l);
+
+	if (n < 0)
+		return complain(l, l->f->cert_path, "the certificate cannot be used: %s", openssl_reason());
+	return n > 0 ? 0 : complain(l, l->f->cert_path, "there is no certificate in it (PEM expected)");
+}
+
+static int load_key(struct loading *l)
+{
+	BIO *b = pem(l->f->key);
+	bool encrypted = false;
+	EVP_PKEY *key = PEM_read_bio_PrivateKey(b, NULL, no_password, &encrypted);
+	int rc = 0;
+
+	BIO_free(b);
+	if (!key && encrypted)
+		return complain(l, l->f->key_path, "the key is encrypted; store it without a password, mode 0600");
+	if (!key && !(l->f->key && strstr(l->f->key, "PRIVATE KEY-----")))
+		return complain(l, l->f->key_path, "there is no private key in it (PEM expected)");
+	if (!key)
+		return complain(l, l->f->key_path, "the private key cannot be read: %s", openssl_reason());
+	if (X509_check_private_key(SSL_CTX_get0_certificate(l->tls->ctx), key) != 1)
+		rc = complain(l, l->f->key_path, "the key does not belong to the certificate in %s", l->f->cert_path ? l->f->cert_path : "-");
+	else if (SSL_CTX_use_PrivateKey(l->tls->ctx, key) != 1)
+		rc = complain(l, l->f->key_path, "the private key cannot be used: %s", openssl_reason());
+	EVP_PKEY_free(key);
+	return rc;
+}
+
+static int load_ca(struct loading *l)
+{
+	int n = each_cert(l->f->ca, use_ca, l);
+
+	if (n < 0)
+		return complain(l, l->f->ca_path, "a CA certificate cannot be used: %s", openssl_reason());
+	return n > 0 ? 0 : complain(l, l->f->ca_path, "there is no CA certificate in it (PEM expected)");
+}
+
+static int use_crl(struct loading *l, X509_CRL *crl)
+{
+	time_t end = time_of(X509_CRL_get0_nextUpdate(crl));
+
+	if (end && end <= time(NULL))
+		return complain(l, l->f->crl_path, "the revocation list (CRL) has expired: issue a new one");
+	if (X509_STORE_add_crl(SSL_CTX_get_cert_store(l->tls->ctx), crl) != 1)
+		return complain(l, l->f->crl_path, "the revocation list (CRL) cannot be used: %s", openssl_reason());
+	return 0;
+}
+
+static int load_crl(struct loading *l)
+{
+	X509_CRL *crl;
+	int count = 0, rc = 0;
+	BIO *b;
+
+	if (!l->f->crl)
+		return 0;
+	b = pem(l->f->crl);
+	while (rc == 0 && (crl = PEM_read_bio_X509_CRL(b, NULL, NULL, NULL))) {
+		rc = use_crl(l, crl);
+		X509_CRL_free(crl);
+		count++;
+	}
+	BIO_free(b);
+	if (rc < 0)
+		return -1;
+	if (!pem_ended())
+		return complain(l, l->f->crl_path, "the revocation list (CRL) cannot be read: %s", openssl_reason());
+	if (count == 0)
+		return complain(l, l->f->crl_path, "there is no revocation list (CRL) in it (PEM expected)");
+	X509_STORE_set_flags(SSL_CTX_get_cert_store(l->tls->ctx), X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL);
+	return 0;
+}
+
+static bool set_common(SSL_CTX *ctx)
+{
+	SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION);
+	SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_AUTO_RETRY |
+					  SSL_MODE_NO_AUTO_CHAIN); /* else it is built and verified at every handshake */
+	SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
+	SSL_CTX_set_cert_verify_callback(ctx, verify, NULL);
+	return SSL_CTX_set_min_proto_version(ctx, TLS1_3_VERSION) == 1 && SSL_CTX_set_ciphersuites(ctx, CIPHERS) == 1 &&
+	       SSL_CTX_set1_groups_list(ctx, GROUPS) == 1;
+}
+
+static bool set_server(SSL_CTX *ctx, const uint8_t *ticket_key)
+{
+	static const unsigned char id[] = "mctunnel";
+	uint8_t key[TICKET_KEY_SIZE];
+
+	SSL_CTX_set_alpn_select_cb(ctx, choose_alpn, NULL);
+	SSL_CTX_set_client_hello_cb(ctx, on_client_hello, NULL);
+	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+	SSL_CTX_set_timeout(ctx, TICKET_LIFE_S);
+	if (ticket_key) {
+		memcpy(key, ticket_key, sizeof(key));
+		if (SSL_CTX_set_tlsext_ticket_keys(ctx, key, sizeof(key)) != 1)
+			return false;
+		OPENSSL_cleanse(key, sizeof(key));
+	}
+	return SSL_CTX_set_session_id_context(ctx, id, sizeof(id) - 1) == 1 && SSL_CTX_set_num_tickets(ctx, 1) == 1 &&
+	       SSL_CTX_set_session_ticket_cb(ctx, NULL, on_ticket, NULL) == 1;
+}
+
+static bool set_client(SSL_CTX *ctx)
+{
+	static const unsigned char ours[] = "\x0a" TLS_ALPN_LINK;
+
+	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_CLIENT | SSL_SESS_CACHE_NO_INTERNAL);
+	SSL_CTX_sess_set_new_cb(ctx, on_new_session);
+	return SSL_CTX_set_alpn_protos(ctx, ours, sizeof(ours) - 1) == 0;
+}
+
+static struct tls *load(const struct tls_files *f, bool server, const uint8_t *ticket_key, char *err, size_t errsize)
+{
+	struct loading l = { .f = f, .err = err, .errsize = errsize };
+	struct tls *tls = xcalloc(1, sizeof(*tls));
+
+	pthread_once(&once, init_once);
+	ERR_clear_error();
+	atomic_init(&tls->refs, 1);
+	tls->server = server;
+	tls->ctx = SSL_CTX_new(server ? TLS_server_method() : TLS_client_method());
+	if (!tls->ctx)
+		die("cannot make a TLS context: %s", openssl_reason());
+	l.tls = tls;
+	if (!set_common(tls->ctx) || !(server ? set_server(tls->ctx, ticket_key) : set_client(tls->ctx)))
+		snprintf(err, errsize, "TLS cannot be set up: %s", openssl_reason());
+	else if (load_cert(&l) == 0 && load_key(&l) == 0 && load_ca(&l) == 0 && load_crl(&l) == 0)
+		return tls;
+	ERR_clear_error();
+	tls_put(tls);
+	return NULL;
+}
+
+struct tls *tls_server(const struct tls_files *f, const uint8_t *ticket_key, char *err, size_t errsize)
+{
+	return load(f, true, ticket_key, err, errsize);
+}
+
+struct tls *tls_client(const struct tls_files *f, char *err, size_t errsize)
+{
+	return load(f, false, NULL, err, errsize);
+}
+
+struct tls *tls_get(struct tls *t)
+{
+	atomic_fetch_add_explicit(&t->refs, 1, memory_order_relaxed);
+	return t;
+}
+
+void tls_put(struct tls *t)
+{
+	if (!t || atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) > 1)
+		return;
+	SSL_CTX_free(t->ctx);
+	free(t);
+}
+
+int64_t tls_cert_expires_in(const struct tls *t)
+{
+	return (int64_t)t->not_after - (int64_t)time(NULL);
+}
+
+int tls_check(const struct tls_files *f, bool server, char *err, size_t errsize)
+{
+	struct tls *t = load(f, server, NULL, err, errsize);
+
+	tls_put(t);
+	return t ? 0 : -1;
+}
+
+/* ---- questions ---- */
+
+enum tls_state tls_state(const struct conn *c)
+{
+	return tls_of(c)->state;
+}
+
+const char *tls_failure(const struct conn *c)
+{
+	return tls_of(c)->failure;
+}
+
+bool tls_resumed(const struct conn *c)
+{
+	return SSL_session_reused(tls_of(c)->ssl) == 1;
+}
+
+const char *tls_alpn(const struct conn *c)
+{
+	return tls_of(c)->alpn;
+}
+
+const char *tls_peer_subject(const struct conn *c)
+{
+	return tls_of(c)->subject;
+}
+
+/* A name with a NUL inside is a trick, not a name. */
+static bool copy_name(const ASN1_STRING *s, char *buf, size_t size)
+{
+	const char *text = (const char *)ASN1_STRING_get0_data(s);
+	int len = ASN1_STRING_length(s);
+
+	if (len <= 0 || memchr(text, 0, (size_t)len) || (size_t)len >= size)
+		return false;
+	memcpy(buf, text, (size_t)len);
+	buf[len] = 0;
+	return true;
+}
+
+static size_t dns_names(GENERAL_NAMES *names, size_t wanted, char *buf, size_t size)
+{
+	size_t count = 0;
+	char name[256];
+
+	for (int k = 0; k < sk_GENERAL_NAME_num(names); k++) {
+		const GENERAL_NAME *g = sk_GENERAL_NAME_value(names, k);
+
+		if (g->type != GEN_DNS || !copy_name(g->d.dNSName, name, sizeof(name)))
+			continue;
+		if (count++ == wanted && !str_copy(buf, size, name))
+			buf[0] = 0;
+	}
+	return count;
+}
+
+static size_t common_name(X509 *cert, size_t wanted, char *buf, size_t size)
+{
+	X509_NAME *subject = X509_get_subject_name(cert);
+	int at = X509_NAME_get_index_by_NID(subject, NID_commonName, -1);
+	char name[256];
+
+	if (at < 0 || !copy_name(X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at)), name, sizeof(name)))
+		return 0;
+	if (wanted == 0 && !str_copy(buf, size, name))
+		buf[0] = 0;
+	return 1;
+}
+
+size_t tls_peer_name(const struct conn *c, size_t i, char *buf, size_t size)
+{
+	X509 *cert = SSL_get0_peer_certificate(tls_of(c)->ssl);
+	GENERAL_NAMES *names;
+	size_t count;
+
+	buf[0] = 0;
+	if (!cert)
+		return 0;
+	names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
+	count = dns_names(names, i, buf, size);
+	GENERAL_NAMES_free(names);
+	ERR_clear_error();
+	return count > 0 ? count : common_name(cert, i, buf, size);
+}
+
+struct tls_ticket *tls_take_ticket(struct conn *c)
+{
+	struct tls_conn *t = tls_of(c);
+	struct tls_ticket *ticket = t->session ? malloc(sizeof(*ticket)) : NULL;
+
+	if (!ticket)
+		return NULL;
+	ticket->session = t->session;
+	t->session = NULL;
+	return ticket;
+}
+
+void tls_ticket_free(struct tls_ticket *t)
+{
+	if (!t)
+		return;
+	SSL_SESSION_free(t->session);
+	free(t);
+}
