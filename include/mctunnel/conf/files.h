@@ -17,6 +17,9 @@ void files_free(struct files *f);
  * NULL: *why says it in words ("no such file", "is a directory", "larger than 16 MiB", "permission denied", ...). */
 const char *files_read(struct files *f, const char *path, size_t *len, const char **why);
 
+/* The remembered spelling of a path that was read: borrowed from f until files_free. NULL: never read. */
+const char *files_path(const struct files *f, const char *path);
+
 /* Others than the owner (and group root) may read it: a key must not be so. false for what was never read. */
 bool files_world_readable(const struct files *f, const char *path);
 

@@ -1,0 +1,358 @@
+/* The meaning of a configuration as a whole: defaults that depend on other things, and every rule that joins two keys or asks
+ * the machine (users, files). Any pointer may still be NULL here: a missing key was reported before. What is inside of certificates is tls.c's. */
+#define _GNU_SOURCE
+#include "mctunnel/conf/check.h"
+
+#include "mctunnel/base/log.h"
+#include "mctunnel/base/map.h"
+#include "mctunnel/base/mem.h"
+#include "mctunnel/base/str.h"
+#include "mctunnel/conf/conf.h"
+#include "mctunnel/conf/files.h"
+#include "mctunnel/conf/finding.h"
+#include "mctunnel/conf/value.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <grp.h>
+#include <pwd.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define MAX_BINDS 10000
+
+struct check {
+	struct conf *conf;
+	struct findings *findings;
+	struct map *tunnels; /* by name, borrowed from conf */
+};
+
+static uint32_t usable_cpus(void)
+{
+	cpu_set_t set;
+
+	if (sched_getaffinity(0, sizeof(set), &set) < 0)
+		return 1;
+	int n = CPU_COUNT(&set);
+	return n < 1 ? 1 : n > 64 ? 64 : (uint32_t)n;
+}
+
+/* The host's name as far as it makes a name of ours. */
+static char *host_name(void)
+{
+	char name[64] = "";
+
+	if (gethostname(name, sizeof(name) - 1) < 0 || name[0] == '\0')
+		return xstrdup("localhost");
+	for (char *p = name; *p; p++) {
+		if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_", *p))
+			*p = '-';
+	}
+	return xstrdup(name);
+}
+
+static void default_to(char **field, const char *value)
+{
+	if (!*field && value)
+		*field = xstrdup(value);
+}
+
+static void complete_global(struct conf_global *g)
+{
+	if (g->threads == 0)
+		g->threads = usable_cpus();
+	if (g->log_n > 0)
+		return;
+	g->log = xcalloc(1, sizeof(*g->log));
+	g->log_n = 1;
+	g->log[0] = (struct conf_log){ .target = xstrdup("stderr"), .format = LOG_TEXT, .level = LOG_INFO };
+}
+
+static void complete_hub(struct conf_hub *h)
+{
+	if (!h->name)
+		h->name = host_name();
+	for (size_t i = 0; i < h->bind_n; i++)
+		default_to(&h->bind[i].key, h->bind[i].cert);
+}
+
+static void complete_tunnel(struct conf_tunnel *t)
+{
+	if (t->agents.n > 0 || !t->name)
+		return;
+	t->agents.v = xcalloc(1, sizeof(char *));
+	t->agents.v[0] = xstrdup(t->name);
+	t->agents.n = 1;
+}
+
+static void complete_agent(struct conf_agent *a)
+{
+	if (!a->name)
+		a->name = host_name();
+	default_to(&a->tunnel, a->name);
+	default_to(&a->key, a->cert);
+}
+
+static void complete(struct conf *c)
+{
+	complete_global(&c->global);
+	if (c->hub.set)
+		complete_hub(&c->hub);
+	for (size_t i = 0; i < c->tunnels_n; i++)
+		complete_tunnel(&c->tunnels[i]);
+	if (c->agent.set)
+		complete_agent(&c->agent);
+}
+
+static void check_global(struct check *k)
+{
+	struct conf_global *g = &k->conf->global;
+	struct stat st;
+
+	if (g->user && !getpwnam(g->user))
+		alert_on(k->findings, &g->user, NULL, "there is no user \"%s\"", g->user);
+	if (g->group && !getgrnam(g->group))
+		alert_on(k->findings, &g->group, NULL, "there is no group \"%s\"", g->group);
+	if (!g->chroot)
+		return;
+	if (stat(g->chroot, &st) < 0)
+		alert_on(k->findings, &g->chroot, NULL, "\"%s\": %s", g->chroot, strerror(errno));
+	else if (!S_ISDIR(st.st_mode))
+		alert_on(k->findings, &g->chroot, NULL, "\"%s\" is not a directory", g->chroot);
+}
+
+static void check_file(struct check *k, char *const *path, const void *owner, bool secret)
+{
+	const char *why;
+	size_t len;
+
+	if (!*path)
+		return;
+	if (!files_read(k->conf->files, *path, &len, &why))
+		alert_on(k->findings, path, owner, "\"%s\" cannot be read: %s", *path, why);
+	else if (len == 0)
+		alert_on(k->findings, path, owner, "\"%s\" is empty", *path);
+	else if (secret && files_world_readable(k->conf->files, *path))
+		warn_on(k->findings, path, owner, "\"%s\" holds a key that others than its owner may read (chmod 600)", *path);
+}
+
+static void check_heartbeat(struct check *k, const uint32_t *interval, const uint32_t *timeout)
+{
+	char a[32], b[32];
+
+	if (*timeout > *interval)
+		return;
+	value_show(KIND_TIME, *timeout, a, sizeof(a));
+	value_show(KIND_TIME, *interval, b, sizeof(b));
+	alert_on(k->findings, timeout, interval, "%s is not longer than heartbeat.interval (%s): every link would be found dead", a, b);
+}
+
+static void check_hub(struct check *k)
+{
+	struct conf_hub *h = &k->conf->hub;
+
+	check_heartbeat(k, &h->heartbeat_interval, &h->heartbeat_timeout);
+	for (size_t i = 0; i < h->bind_n; i++) {
+		struct conf_tls_bind *b = &h->bind[i];
+		check_file(k, &b->cert, b, false);
+		check_file(k, &b->key, b, true);
+		check_file(k, &b->client_ca, b, false);
+		check_file(k, &b->crl, b, false);
+	}
+	if (k->conf->tunnels_n == 0)
+		warn_on(k->findings, &h->at, NULL, "no tunnels: no agent can be let in");
+}
+
+/* Enters a name into names; reports one that is there already. */
+static void check_unique(struct check *k, struct map *names, char *const *name, void *owner)
+{
+	if (!*name)
+		return;
+	char *const *other = map_get_str(names, *name);
+	if (!other) {
+		map_set_str(names, *name, (void *)name);
+		return;
+	}
+	struct conf_where at = findings_where(k->findings, other, NULL);
+	alert_on(k->findings, name, owner, "\"%s\" is taken already at %s:%d", *name, at.file, at.line);
+}
+
+static void check_tunnels(struct check *k)
+{
+	struct map *names = map_new();
+
+	for (size_t i = 0; i < k->conf->tunnels_n; i++) {
+		struct conf_tunnel *t = &k->conf->tunnels[i];
+		check_unique(k, names, &t->name, t);
+		if (t->name)
+			map_set_str(k->tunnels, t->name, t);
+		if (t->services.n == 0)
+			warn_on(k->findings, &t->services, t, "no services: agents may offer nothing here");
+	}
+	map_free(names);
+}
+
+static void check_route(struct check *k, const struct conf_route *r)
+{
+	const struct conf_tunnel *t = r->text ? map_get_str(k->tunnels, r->tunnel) : NULL;
+	struct suggest s = { .word = r->text ? t ? r->service : r->tunnel : "" };
+
+	if (!r->text)
+		return;
+	for (size_t i = 0; !t && i < k->conf->tunnels_n; i++) {
+		if (k->conf->tunnels[i].name)
+			suggest_try(&s, k->conf->tunnels[i].name);
+	}
+	if (!t) {
+		alert_on(k->findings, r, NULL, "there is no tunnel \"%s\"%s", r->tunnel, suggest_text(&s));
+		return;
+	}
+	for (size_t i = 0; i < t->services.n; i++) {
+		if (!t->services.v[i] || str_glob(t->services.v[i], r->service))
+			return;
+		suggest_try(&s, t->services.v[i]);
+	}
+	alert_on(k->findings, r, NULL, "tunnel \"%s\" (%s:%d) allows no service \"%s\"%s", r->tunnel, t->at.file, t->at.line, r->service, suggest_text(&s));
+}
+
+static void check_listeners(struct check *k)
+{
+	struct map *names = map_new();
+
+	for (size_t i = 0; i < k->conf->listeners_n; i++) {
+		struct conf_listener *l = &k->conf->listeners[i];
+		check_unique(k, names, &l->name, l);
+		for (size_t j = 0; j < l->route_n; j++)
+			check_route(k, &l->route[j]);
+	}
+	map_free(names);
+}
+
+static bool is_wildcard(const struct addr *a)
+{
+	if (a->u.sa.sa_family == AF_INET)
+		return a->u.in4.sin_addr.s_addr == htonl(INADDR_ANY);
+	return IN6_IS_ADDR_UNSPECIFIED(&a->u.in6.sin6_addr);
+}
+
+/* Would the kernel refuse to let both listen? */
+static bool overlap(const struct endpoint *a, const struct endpoint *b)
+{
+	bool local_a = a->addr.u.sa.sa_family == AF_UNIX, local_b = b->addr.u.sa.sa_family == AF_UNIX;
+
+	if (local_a || local_b)
+		return local_a && local_b && addr_equal(&a->addr, &b->addr);
+	if (a->port != b->port)
+		return false;
+	if (a->any || b->any)
+		return true;
+	if (a->addr.u.sa.sa_family != b->addr.u.sa.sa_family)
+		return false;
+	return addr_equal(&a->addr, &b->addr) || is_wildcard(&a->addr) || is_wildcard(&b->addr);
+}
+
+struct binds {
+	const struct endpoint **v;
+	size_t n;
+};
+
+static void add_bind(struct check *k, struct binds *b, const struct endpoint *e)
+{
+	if (!e->text)
+		return;
+	for (size_t i = 0; i < b->n; i++) {
+		if (!overlap(b->v[i], e))
+			continue;
+		struct conf_where at = findings_where(k->findings, b->v[i], NULL);
+		alert_on(k->findings, e, NULL, "\"%s\" is bound already as \"%s\" at %s:%d", e->text, b->v[i]->text, at.file, at.line);
+		return;
+	}
+	if (b->n == MAX_BINDS)
+		alert_on(k->findings, e, NULL, "more than %d addresses to listen on", MAX_BINDS);
+	else
+		b->v[b->n++] = e;
+}
+
+static void check_binds(struct check *k)
+{
+	struct conf *c = k->conf;
+	struct binds b = { .v = xcalloc(MAX_BINDS, sizeof(*b.v)) };
+
+	add_bind(k, &b, &c->global.metrics);
+	for (size_t i = 0; i < c->hub.bind_n; i++)
+		add_bind(k, &b, &c->hub.bind[i].address);
+	for (size_t i = 0; i < c->listeners_n; i++) {
+		for (size_t j = 0; j < c->listeners[i].bind_n; j++)
+			add_bind(k, &b, &c->listeners[i].bind[j]);
+	}
+	free(b.v);
+}
+
+static void check_hubs(struct check *k)
+{
+	struct conf_agent *a = &k->conf->agent;
+	struct map *seen = map_new();
+
+	for (size_t i = 0; i < a->hubs_n; i++) {
+		struct endpoint *e = &a->hubs[i];
+		if (!e->text)
+			continue;
+		if (map_set_str(seen, e->text, e))
+			alert_on(k->findings, e, &a->at, "\"%s\" is listed twice", e->text);
+		if (!e->host && e->addr.u.sa.sa_family == AF_UNIX && !a->server_name)
+			alert_on(k->findings, e, &a->at, "a hub on a Unix socket needs tls.server_name");
+	}
+	map_free(seen);
+}
+
+static void check_agent(struct check *k)
+{
+	struct conf_agent *a = &k->conf->agent;
+	struct map *names = map_new();
+
+	check_heartbeat(k, &a->heartbeat_interval, &a->heartbeat_timeout);
+	if (a->backoff_max < a->backoff_min)
+		alert_on(k->findings, &a->backoff_max, &a->backoff_min, "backoff.max is shorter than backoff.min");
+	check_file(k, &a->cert, &a->at, false);
+	check_file(k, &a->key, &a->at, true);
+	check_file(k, &a->ca, &a->at, false);
+	check_hubs(k);
+	for (size_t i = 0; i < a->services_n; i++)
+		check_unique(k, names, &a->services[i].name, &a->services[i]);
+	map_free(names);
+}
+
+/* Tunnels and listeners are a hub's. */
+static void check_sections(struct check *k, const char *first)
+{
+	struct conf *c = k->conf;
+
+	if (!c->hub.set && !c->agent.set)
+		alert_at(k->findings, (struct conf_where){ first, 0 }, "file", "neither a 'hub' nor an 'agent' section: there is nothing to do");
+	if (c->hub.set)
+		return;
+	if (c->tunnels_n)
+		alert_on(k->findings, &c->tunnels[0], NULL, "tunnels need a 'hub' section");
+	if (c->listeners_n)
+		alert_on(k->findings, &c->listeners[0], NULL, "listeners need a 'hub' section");
+}
+
+void check_conf(struct conf *c, const char *first, struct findings *f)
+{
+	struct check k = { .conf = c, .findings = f, .tunnels = map_new() };
+
+	complete(c);
+	check_sections(&k, first);
+	check_global(&k);
+	if (c->hub.set)
+		check_hub(&k);
+	check_tunnels(&k);
+	check_listeners(&k);
+	check_binds(&k);
+	if (c->agent.set)
+		check_agent(&k);
+	map_free(k.tunnels);
+}

@@ -1,0 +1,258 @@
+/* The rows of the configuration language: every key with its type, limits, default and help. Data only; what a value of a kind
+ * looks like is value.c's, how rows are walked load.c's, what they mean together check.c's. */
+#include "mctunnel/conf/schema.h"
+
+#include "mctunnel/base/log.h"
+#include "mctunnel/conf/conf.h"
+
+#include <string.h>
+
+#define FIELD(type, field) .offset = offsetof(type, field), .size = sizeof(((type *)0)->field)
+#define ARRAY(type, field, n) .offset = offsetof(type, field), .size = sizeof(((type *)0)->field), .count = offsetof(type, n)
+#define STRINGS(type, field) .many = true, ARRAY(type, field.v, field.n)
+#define ROWS(table) .rows = table, .rows_n = sizeof(table) / sizeof(table[0])
+
+#define MS 1ull
+#define SECOND (1000 * MS)
+#define DAY (86400 * SECOND)
+#define MIB (1ull << 20)
+#define GIB (1ull << 30)
+#define MAX_TIME (24 * DAY) /* fits 31 bits of milliseconds */
+
+static const struct word log_formats[] = { { "text", LOG_TEXT, false }, { "json", LOG_JSON, false }, { 0 } };
+
+static const struct word log_levels[] = {
+	{ "alert", LOG_ALERT, false },   { "error", LOG_ERROR, false }, { "warning", LOG_WARNING, false },
+	{ "notice", LOG_NOTICE, false }, { "info", LOG_INFO, false },   { "debug", LOG_DEBUG, false },
+	{ 0 },
+};
+
+static const struct word balances[] = {
+	{ "roundrobin", BALANCE_ROUNDROBIN, false },
+	{ "leastconn", BALANCE_LEASTCONN, false },
+	{ "random", BALANCE_RANDOM, false },
+	{ "source", BALANCE_SOURCE, false },
+	{ "first", BALANCE_FIRST, false },
+	{ 0 },
+};
+
+static const struct word modes[] = {
+	{ "tcp", MODE_TCP, false },
+	{ "tls", MODE_TLS, true },
+	{ "http", MODE_HTTP, true },
+	{ "connect", MODE_CONNECT, true },
+	{ 0 },
+};
+
+static const struct word send_proxies[] = {
+	{ "none", SEND_PROXY_NONE, false },
+	{ "v1", SEND_PROXY_V1, false },
+	{ "v2", SEND_PROXY_V2, false },
+	{ 0 },
+};
+
+static const struct word tls_versions[] = { { "1.3", 0, false }, { "1.2", 1, true }, { 0 } };
+
+#define TIMEOUT(field, low, text, words) \
+	{ .name = #field, .kind = KIND_TIME, FIELD(struct conf_timeouts, field), .min = low, .max = MAX_TIME, .def = text, .help = words }
+
+static const struct row timeouts_rows[] = {
+	TIMEOUT(connect, 1, "5s", "How long opening a session may take: on the hub, from the choice of an agent to its answer; on the agent, connecting to the target."),
+	TIMEOUT(client_hello, 1, "5s", "How long a client may take to show where it wants to go (listeners of mode tls)."),
+	TIMEOUT(http_request, 1, "10s", "How long a client may take to send the head of a request (listeners of modes http and connect)."),
+	TIMEOUT(idle, 1, "1h", "A session on which no byte has moved in either direction for this long is ended."),
+	TIMEOUT(half_closed, 1, "1m", "As idle, once one of the two directions has ended."),
+	TIMEOUT(queue, 0, "5s", "How long a client waits for an agent while its tunnel has none; then it is refused. 0 refuses at once."),
+	TIMEOUT(resume, 0, "30s", "How long a session that has lost its link waits for another link of the same agent. 0 ends it at once."),
+};
+static const struct section timeouts = { .name = "timeouts", ROWS(timeouts_rows), .at = NO_PLACE };
+
+static const struct row log_rows[] = {
+	{ .name = "target", .kind = KIND_LOG, .required = true, FIELD(struct conf_log, target),
+	  .help = "Where lines go: \"stdout\", \"stderr\", the path of a file, \"syslog:/dev/log\" or \"syslog:127.0.0.1:514\" (UDP, a numeric address)." },
+	{ .name = "format", .kind = KIND_WORD, FIELD(struct conf_log, format), .words = log_formats, .def = "text",
+	  .help = "text is key=value for people, json the same facts as one object a line." },
+	{ .name = "level", .kind = KIND_WORD, FIELD(struct conf_log, level), .words = log_levels, .def = "info",
+	  .help = "The least important lines this target takes." },
+};
+static const struct section logs = {
+	.name = "log", ROWS(log_rows), .size = sizeof(struct conf_log), .at = offsetof(struct conf_log, at),
+	.intro = "Each element is a target of its own. A slow target never holds up a session: lines it cannot take are dropped and counted.",
+};
+
+static const struct row metrics_rows[] = {
+	{ .name = "bind", .kind = KIND_BIND, .required = true, FIELD(struct conf_global, metrics),
+	  .help = "The address of /metrics (Prometheus), /healthz, /readyz, and of a status page at /. It answers everybody who can reach it: bind it to an address that only the monitoring reaches." },
+};
+static const struct section metrics = { .name = "metrics", ROWS(metrics_rows), .at = offsetof(struct conf_global, metrics_at) };
+
+static const struct row global_rows[] = {
+	{ .name = "threads", .kind = KIND_INT, .restart = true, FIELD(struct conf_global, threads), .min = 1, .max = 64,
+	  .def_words = "the number of CPUs the process may use, at most 64", .help = "Threads of the worker. Each has its own links and sessions." },
+	{ .name = "maxconn", .kind = KIND_INT, FIELD(struct conf_global, maxconn), .min = 1, .max = 10000000, .def = "50000",
+	  .help = "Sessions in the process. At the limit listeners stop accepting, and new clients wait in the kernel's queue." },
+	{ .name = "memory", .kind = KIND_SIZE, FIELD(struct conf_global, memory), .min = 4 * MIB, .max = 1024 * GIB, .def = "512m",
+	  .help = "Budget for data in flight: bytes taken from one side and not yet consumed by the other. When it runs low, sessions are slowed down, none is dropped." },
+	{ .name = "user", .kind = KIND_TEXT, .restart = true, FIELD(struct conf_global, user), .min = 1, .max = 32, .def_words = "no change",
+	  .help = "The worker runs as this user. Only of use when started as root." },
+	{ .name = "group", .kind = KIND_TEXT, .restart = true, FIELD(struct conf_global, group), .min = 1, .max = 32, .def_words = "the user's group",
+	  .help = "The worker runs in this group." },
+	{ .name = "chroot", .kind = KIND_PATH, .restart = true, FIELD(struct conf_global, chroot), .def_words = "none",
+	  .help = "The worker locks itself into this directory, which should be empty. Only of use when started as root." },
+	{ .name = "log", .kind = KIND_LIST, ARRAY(struct conf_global, log, log_n), .sub = &logs,
+	  .def_words = "one target: stderr, text, info", .help = "Targets of the log." },
+	{ .name = "metrics", .kind = KIND_GROUP, .sub = &metrics, .def_words = "none", .help = "Metrics and health over HTTP." },
+	{ .name = "admin", .kind = KIND_LIST, .later = true, .help = "Admin sockets." },
+	{ .name = "lua", .kind = KIND_GROUP, .later = true, .help = "Scripts that decide about clients." },
+	{ .name = "hard_stop_after", .kind = KIND_TIME, FIELD(struct conf_global, hard_stop_after), .min = 1, .max = MAX_TIME, .def = "30s",
+	  .help = "At a soft stop, sessions may go on for this long; then they are ended." },
+	{ .name = "health_file", .kind = KIND_PATH, .restart = true, FIELD(struct conf_global, health_file), .def_words = "none",
+	  .help = "A file for keepalived's track_file, written by the master: 0 says serve, 1 says move the VIP." },
+};
+static const struct section global = { .name = "global", ROWS(global_rows), .at = NO_PLACE, .intro = "What concerns the whole process." };
+
+static const struct row defaults_rows[] = {
+	{ .name = "timeouts", .kind = KIND_GROUP, .sub = &timeouts, .help = "For every listener and service that does not say otherwise." },
+};
+static const struct section defaults = { .name = "defaults", ROWS(defaults_rows), .at = NO_PLACE,
+	.intro = "Taken by every listener and service that does not say otherwise, wherever in the files it stands." };
+
+static const struct row tls_bind_rows[] = {
+	{ .name = "address", .kind = KIND_BIND, .required = true, FIELD(struct conf_tls_bind, address), .help = "Where agents arrive." },
+	{ .name = "cert", .kind = KIND_PATH, .required = true, FIELD(struct conf_tls_bind, cert),
+	  .help = "The hub's certificate with its chain, PEM." },
+	{ .name = "key", .kind = KIND_PATH, FIELD(struct conf_tls_bind, key), .def_words = "the same file as cert",
+	  .help = "Its key, PEM, not encrypted. Nobody but its owner should be able to read it." },
+	{ .name = "client_ca", .kind = KIND_PATH, .required = true, FIELD(struct conf_tls_bind, client_ca),
+	  .help = "The authorities whose certificates agents must show, PEM." },
+	{ .name = "crl", .kind = KIND_PATH, FIELD(struct conf_tls_bind, crl), .def_words = "none", .help = "Revoked certificates, PEM." },
+	{ .name = "tls_min", .kind = KIND_WORD, .words = tls_versions, .def = "1.3", .help = "The lowest TLS version." },
+};
+static const struct section tls_binds = { .name = "bind", ROWS(tls_bind_rows), .size = sizeof(struct conf_tls_bind),
+	.at = offsetof(struct conf_tls_bind, at), .intro = "Each element is an address with its certificate." };
+
+static const struct row hub_heartbeat_rows[] = {
+	{ .name = "interval", .kind = KIND_TIME, FIELD(struct conf_hub, heartbeat_interval), .min = 10, .max = DAY, .def = "1s",
+	  .help = "An idle link is asked for a sign of life this often." },
+	{ .name = "timeout", .kind = KIND_TIME, FIELD(struct conf_hub, heartbeat_timeout), .min = 10, .max = DAY, .def = "3s",
+	  .help = "A link on which nothing has arrived for this long is dead. Must be longer than interval." },
+};
+static const struct section hub_heartbeat = { .name = "heartbeat", ROWS(hub_heartbeat_rows), .at = NO_PLACE };
+
+static const struct row hub_rows[] = {
+	{ .name = "name", .kind = KIND_NAME, FIELD(struct conf_hub, name), .def_words = "the host's name", .help = "The hub's name for agents and in the log." },
+	{ .name = "bind", .kind = KIND_LIST, .required = true, ARRAY(struct conf_hub, bind, bind_n), .sub = &tls_binds, .help = "Addresses where agents arrive." },
+	{ .name = "heartbeat", .kind = KIND_GROUP, .sub = &hub_heartbeat, .help = "How a dead link is found." },
+	{ .name = "max_links", .kind = KIND_INT, FIELD(struct conf_hub, max_links), .min = 1, .max = 1000000, .def = "20000",
+	  .help = "Links of all agents together; more are refused." },
+	{ .name = "handshakes", .kind = KIND_INT, FIELD(struct conf_hub, handshakes), .min = 1, .max = 100000, .def = "256",
+	  .help = "TLS handshakes with agents in progress at once; at the limit the hub stops accepting links for a moment." },
+};
+static const struct section hub = { .name = "hub", ROWS(hub_rows), .at = offsetof(struct conf_hub, at),
+	.intro = "The process that clients and agents connect to. Without this section the process is no hub, and tunnels and listeners are refused." };
+
+static const struct row tunnel_rows[] = {
+	{ .name = "name", .kind = KIND_NAME, .required = true, FIELD(struct conf_tunnel, name), .help = "Unique; the first half of a route." },
+	{ .name = "agents", .kind = KIND_TEXT, STRINGS(struct conf_tunnel, agents), .min = 1, .def_words = "the tunnel's name",
+	  .help = "Names of the certificates (SAN DNS, else CN) that may serve the tunnel." },
+	{ .name = "services", .kind = KIND_GLOB, STRINGS(struct conf_tunnel, services), .def_words = "none: everything is denied",
+	  .help = "Services the agents may offer; '*' stands for any letters." },
+	{ .name = "balance", .kind = KIND_WORD, FIELD(struct conf_tunnel, balance), .words = balances, .def = "roundrobin",
+	  .help = "Which of several agents gets a new session: each in turn (roundrobin), the one with the fewest sessions (leastconn), any (random), by the client's address (source), the first that is up in order of name (first)." },
+	{ .name = "maxconn", .kind = KIND_INT, FIELD(struct conf_tunnel, maxconn), .max = 10000000, .def = "0", .help = "Sessions in the tunnel; 0: no limit of its own." },
+};
+static const struct section tunnels = { .name = "tunnels", ROWS(tunnel_rows), .size = sizeof(struct conf_tunnel),
+	.at = offsetof(struct conf_tunnel, at), .intro = "The sites: which agents may serve each, and what they may offer there. What is not named is denied.",
+	.example = "tunnels = (\n"
+		   "  { name = \"site-a\"; agents = [ \"edge-1\", \"edge-2\" ]; services = [ \"web\", \"db-*\" ]; balance = \"leastconn\"; }\n"
+		   ");" };
+
+static const struct row listener_rows[] = {
+	{ .name = "name", .kind = KIND_NAME, .required = true, FIELD(struct conf_listener, name), .help = "Unique; for the log and the metrics." },
+	{ .name = "bind", .kind = KIND_BIND, .many = true, .required = true, ARRAY(struct conf_listener, bind, bind_n), .help = "Where clients arrive: an address or a list of them." },
+	{ .name = "mode", .kind = KIND_WORD, FIELD(struct conf_listener, mode), .words = modes, .def = "tcp", .help = "What is understood of the client's bytes: nothing in mode tcp." },
+	{ .name = "route", .kind = KIND_ROUTE, .many = true, .required = true, ARRAY(struct conf_listener, route, route_n),
+	  .help = "Where clients are taken: \"TUNNEL/SERVICE\", or a list of them that is tried in order, the next when none of a tunnel's agents is up." },
+	{ .name = "maxconn", .kind = KIND_INT, FIELD(struct conf_listener, maxconn), .max = 10000000, .def = "0", .help = "Sessions of this listener; 0: no limit of its own." },
+	{ .name = "timeouts", .kind = KIND_GROUP, .inherit = true, FIELD(struct conf_listener, timeouts), .sub = &timeouts, .help = "As in defaults, for this listener." },
+	{ .name = "rules", .kind = KIND_LIST, .later = true, .help = "Conditions that choose the route." },
+	{ .name = "policy", .kind = KIND_NAME, .later = true, .help = "A Lua function asked after the rules." },
+	{ .name = "tls", .kind = KIND_GROUP, .later = true, .help = "TLS terminated here." },
+	{ .name = "accept_proxy", .kind = KIND_TEXT, .many = true, .later = true, .help = "Networks whose PROXY protocol header is believed." },
+};
+static const struct section listeners = { .name = "listeners", ROWS(listener_rows), .size = sizeof(struct conf_listener),
+	.at = offsetof(struct conf_listener, at), .intro = "Addresses of the hub where clients arrive, and where they are taken from there.",
+	.example = "listeners = (\n"
+		   "  { name = \"ssh\"; bind = \"*:2222\"; route = \"site-a/ssh\"; },\n"
+		   "  { name = \"web\"; bind = [ \"*:80\", \"[::1]:8080\" ]; route = [ \"site-a/web\", \"site-b/web\" ]; timeouts = { idle = \"5m\"; }; }\n"
+		   ");" };
+
+static const struct row agent_tls_rows[] = {
+	{ .name = "cert", .kind = KIND_PATH, .required = true, FIELD(struct conf_agent, cert), .help = "The agent's certificate with its chain, PEM. Its name is who the agent is." },
+	{ .name = "key", .kind = KIND_PATH, FIELD(struct conf_agent, key), .def_words = "the same file as cert", .help = "Its key, PEM, not encrypted." },
+	{ .name = "ca", .kind = KIND_PATH, .required = true, FIELD(struct conf_agent, ca), .help = "The authorities that hubs' certificates must come from, PEM." },
+	{ .name = "server_name", .kind = KIND_TEXT, FIELD(struct conf_agent, server_name), .min = 1, .max = 253, .def_words = "the host of the address dialled",
+	  .help = "The name the hub's certificate must carry, for all hubs." },
+};
+static const struct section agent_tls = { .name = "tls", ROWS(agent_tls_rows), .at = NO_PLACE };
+
+static const struct row backoff_rows[] = {
+	{ .name = "min", .kind = KIND_TIME, FIELD(struct conf_agent, backoff_min), .min = 1, .max = DAY, .def = "1s", .help = "The second attempt comes after up to this long." },
+	{ .name = "max", .kind = KIND_TIME, FIELD(struct conf_agent, backoff_max), .min = 1, .max = DAY, .def = "1m", .help = "No wait is longer than this." },
+};
+static const struct section backoff = { .name = "backoff", ROWS(backoff_rows), .at = NO_PLACE };
+
+static const struct row agent_heartbeat_rows[] = {
+	{ .name = "interval", .kind = KIND_TIME, FIELD(struct conf_agent, heartbeat_interval), .min = 10, .max = DAY, .def = "1s", .help = "As hub.heartbeat.interval." },
+	{ .name = "timeout", .kind = KIND_TIME, FIELD(struct conf_agent, heartbeat_timeout), .min = 10, .max = DAY, .def = "3s", .help = "As hub.heartbeat.timeout." },
+};
+static const struct section agent_heartbeat = { .name = "heartbeat", ROWS(agent_heartbeat_rows), .at = NO_PLACE };
+
+static const struct row service_rows[] = {
+	{ .name = "name", .kind = KIND_NAME, .required = true, FIELD(struct conf_service, name), .help = "Unique; the second half of a route. The hub must allow it in the tunnel." },
+	{ .name = "target", .kind = KIND_DIAL, .required = true, FIELD(struct conf_service, target), .help = "The address the service leads to." },
+	{ .name = "send_proxy", .kind = KIND_WORD, FIELD(struct conf_service, send_proxy), .words = send_proxies, .def = "none",
+	  .help = "The version of the PROXY protocol header, with the client's address, that the target gets before the first byte." },
+	{ .name = "maxconn", .kind = KIND_INT, FIELD(struct conf_service, maxconn), .max = 10000000, .def = "0", .help = "Sessions to the target; more are refused, and the hub tries another agent. 0: no limit." },
+	{ .name = "weight", .kind = KIND_INT, FIELD(struct conf_service, weight), .max = 256, .def = "100", .help = "This agent's share of the sessions, against other agents of the tunnel. 0: none while another agent is up." },
+	{ .name = "timeouts", .kind = KIND_GROUP, .inherit = true, FIELD(struct conf_service, timeouts), .sub = &timeouts, .help = "As in defaults, for this service." },
+	{ .name = "check", .kind = KIND_GROUP, .later = true, .help = "How the target's health is found out." },
+};
+static const struct section services = { .name = "services", ROWS(service_rows), .size = sizeof(struct conf_service),
+	.at = offsetof(struct conf_service, at), .intro = "What this agent offers." };
+
+static const struct row agent_rows[] = {
+	{ .name = "name", .kind = KIND_NAME, FIELD(struct conf_agent, name), .def_words = "the host's name", .help = "For the log on both sides. Who the agent is, its certificate says." },
+	{ .name = "tunnel", .kind = KIND_NAME, FIELD(struct conf_agent, tunnel), .def_words = "the agent's name", .help = "The tunnel of the hub that this agent serves." },
+	{ .name = "hubs", .kind = KIND_DIAL, .many = true, .required = true, ARRAY(struct conf_agent, hubs, hubs_n),
+	  .help = "The hubs to dial. Links are kept to all of them, so that a failover finds them warm." },
+	{ .name = "links", .kind = KIND_INT, FIELD(struct conf_agent, links), .min = 1, .max = 64, .def = "2", .help = "Links to each hub." },
+	{ .name = "tls", .kind = KIND_GROUP, .required = true, .sub = &agent_tls, .help = "Who the agent is, and whom it trusts." },
+	{ .name = "proxy", .kind = KIND_PROXY, FIELD(struct conf_agent, proxy), .count = offsetof(struct conf_agent, proxy_auth), .def_words = "none",
+	  .help = "An HTTP proxy (CONNECT) on the way to the hubs: \"http://[USER:PASSWORD@]HOST:PORT\"; special characters of user and password as %XX." },
+	{ .name = "backoff", .kind = KIND_GROUP, .sub = &backoff,
+	  .help = "Waits between attempts to reach a hub: the first retry comes at once, with a little jitter; then the wait doubles, with full jitter, and starts anew after a stable link." },
+	{ .name = "heartbeat", .kind = KIND_GROUP, .sub = &agent_heartbeat, .help = "How a dead link is found." },
+	{ .name = "services", .kind = KIND_LIST, .required = true, ARRAY(struct conf_agent, services, services_n), .sub = &services, .help = "What is offered, and where it leads." },
+};
+static const struct section agent = { .name = "agent", ROWS(agent_rows), .at = offsetof(struct conf_agent, at),
+	.intro = "The process at a site that dials hubs. One file may hold hub and agent together." };
+
+static const struct row root_rows[] = {
+	{ .name = "global", .kind = KIND_GROUP, FIELD(struct conf, global), .sub = &global },
+	{ .name = "defaults", .kind = KIND_GROUP, FIELD(struct conf, defaults), .sub = &defaults },
+	{ .name = "hub", .kind = KIND_GROUP, FIELD(struct conf, hub), .sub = &hub },
+	{ .name = "tunnels", .kind = KIND_LIST, ARRAY(struct conf, tunnels, tunnels_n), .sub = &tunnels },
+	{ .name = "listeners", .kind = KIND_LIST, ARRAY(struct conf, listeners, listeners_n), .sub = &listeners },
+	{ .name = "agent", .kind = KIND_GROUP, FIELD(struct conf, agent), .sub = &agent },
+};
+const struct section schema_root = { .name = "configuration", ROWS(root_rows), .at = NO_PLACE };
+
+const struct row *schema_row(const struct section *s, const char *name)
+{
+	for (size_t i = 0; i < s->rows_n; i++) {
+		if (strcmp(s->rows[i].name, name) == 0)
+			return &s->rows[i];
+	}
+	return NULL;
+}
