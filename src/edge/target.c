@@ -1,0 +1,329 @@
+/* The agent's services: a request on a link becomes a connection to the service's target, and in the end a line in the log.
+ * Owns the job from the request on: the dial while it is under way, then the pump that has session and socket. The
+ * session is taken at once, so that the client's first bytes are there when the target is.
+ * Does not know how the request came (link, dialer) nor how bytes are carried (pump). */
+#include "mctunnel/edge/target.h"
+
+#include "mctunnel/base/addr.h"
+#include "mctunnel/base/bug.h"
+#include "mctunnel/base/clock.h"
+#include "mctunnel/base/log.h"
+#include "mctunnel/base/map.h"
+#include "mctunnel/base/mem.h"
+#include "mctunnel/conf/conf.h"
+#include "mctunnel/edge/pump.h"
+#include "mctunnel/net/conn.h"
+#include "mctunnel/net/dial.h"
+#include "mctunnel/proto/h2.h"
+#include "mctunnel/proto/proxyhdr.h"
+#include "mctunnel/tunnel/link.h"
+#include "mctunnel/tunnel/session.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Of the process. */
+static struct {
+	pthread_mutex_t lock; /* for users, and what the first and the last one do */
+	unsigned users;
+	atomic_uint *sessions; /* owned: for each service of the configuration */
+} all = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+static _Thread_local struct {
+	struct conf *conf;    /* shared; NULL before target_init */
+	struct map *services; /* owned: struct conf_service by name */
+} here;
+
+struct job {
+	struct conf *conf; /* shared */
+	const struct conf_service *service;
+	struct pump *pump;
+	struct dial *dial; /* NULL: not dialling */
+	bool redial;       /* the dial was given up for a move to another thread */
+	uint64_t asked_ms, connected_ms;
+	char *target;                                /* owned: the address reached */
+	const char *hub, *client, *local, *listener; /* in text */
+	char id[33];
+	char text[];
+};
+
+static atomic_uint *sessions_of(const struct conf *conf, const struct conf_service *s)
+{
+	return &all.sessions[s - conf->agent.services];
+}
+
+static bool take(const struct conf_service *s)
+{
+	atomic_uint *count = sessions_of(here.conf, s);
+	unsigned n = atomic_load(count);
+
+	do {
+		if (s->maxconn && n >= s->maxconn)
+			return false;
+	} while (!atomic_compare_exchange_weak(count, &n, n + 1));
+	return true;
+}
+
+static void job_free(struct job *j)
+{
+	BUG_ON(j->dial);
+	atomic_fetch_sub(sessions_of(j->conf, j->service), 1);
+	conf_put(j->conf);
+	free(j->target);
+	mem_put(MEM_OTHER, j);
+}
+
+static void log_end_of(const struct job *j, enum reason why)
+{
+	struct log_rec r;
+	uint64_t now = clock_ms();
+	char end[3] = { reason_letter(why), 'D', '\0' };
+
+	if (!log_wants(LOG_INFO))
+		return;
+	if (why == REASON_DONE)
+		end[1] = '-';
+	else if (!j->connected_ms)
+		end[1] = 'C';
+	else if (pump_half_closed(j->pump))
+		end[1] = 'L';
+	log_begin(&r, LOG_INFO, "session");
+	log_str(&r, "service", j->service->name);
+	log_str(&r, "hub", j->hub);
+	log_str(&r, "client", j->client);
+	log_str(&r, "listener", j->listener);
+	log_str(&r, "target", j->target ? j->target : j->service->target.text);
+	log_int(&r, "connect", j->connected_ms ? (int64_t)(j->connected_ms - j->asked_ms) : -1);
+	log_int(&r, "total", (int64_t)(now - j->asked_ms));
+	log_int(&r, "up", (int64_t)pump_out(j->pump));
+	log_int(&r, "down", (int64_t)pump_in(j->pump));
+	log_str(&r, "end", end);
+	log_str(&r, "reason", reason_word(why));
+	log_str(&r, "id", j->id);
+	log_end(&r);
+}
+
+static void cancel(struct job *j)
+{
+	if (j->dial)
+		dial_cancel(j->dial);
+	j->dial = NULL;
+}
+
+static void on_open(void *owner, const char *target)
+{
+}
+
+static void on_done(void *owner, enum reason why)
+{
+	struct job *j = owner;
+
+	cancel(j);
+	log_end_of(j, why);
+	job_free(j);
+}
+
+static enum reason reason_of(int error)
+{
+	switch (error) {
+	case ECONNREFUSED:
+		return REASON_TARGET_REFUSED;
+	case ETIMEDOUT:
+		return REASON_TARGET_TIMEOUT;
+	case EMFILE:
+	case ENFILE:
+	case ENOMEM:
+	case ENOBUFS:
+		return REASON_RESOURCES;
+	default:
+		return REASON_TARGET_UNREACHABLE;
+	}
+}
+
+/* Before everything else on a fresh socket, whose empty buffer takes it whole. */
+static bool send_proxy_header(const struct job *j, int fd)
+{
+	uint8_t header[PROXYHDR_MAX];
+	struct addr src = { .len = 0 }, dst = { .len = 0 };
+	size_t len;
+
+	if (j->service->send_proxy == SEND_PROXY_NONE)
+		return true;
+	if (addr_parse(&src, j->client) < 0 || addr_parse(&dst, j->local) < 0)
+		src.len = dst.len = 0; /* LOCAL, UNKNOWN */
+	len = proxyhdr_build(header, j->service->send_proxy == SEND_PROXY_V1 ? 1 : 2, &src, &dst);
+	return send(fd, header, len, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)len;
+}
+
+/* Until pump_conn, which follows at once. */
+static void not_yet(struct conn *c)
+{
+}
+
+static void connected(struct job *j, int fd)
+{
+	struct conn *c = send_proxy_header(j, fd) ? conn_tcp(fd, not_yet, NULL) : NULL;
+
+	if (!c) {
+		enum reason why = reason_of(errno);
+
+		close(fd);
+		pump_abort(j->pump, why);
+		return;
+	}
+	j->connected_ms = clock_ms();
+	pump_conn(j->pump, c);
+	session_established(pump_session(j->pump), j->target);
+}
+
+static void on_dialled(void *arg, struct dial_result *r)
+{
+	struct job *j = arg;
+	char text[ADDR_TEXT];
+
+	j->dial = NULL;
+	if (r->fd < 0) {
+		log_debug("service %s: %s", j->service->name, r->why);
+		pump_abort(j->pump, reason_of(r->error));
+		return;
+	}
+	j->target = strdup(addr_text(&r->to, text, sizeof(text)));
+	if (j->target) {
+		connected(j, r->fd);
+	} else {
+		close(r->fd);
+		pump_abort(j->pump, REASON_RESOURCES);
+	}
+}
+
+static bool dial(struct job *j)
+{
+	uint64_t due = j->asked_ms + j->service->timeouts.connect, now = clock_ms();
+	struct dial_options o = { .timeout_ms = due > now ? (uint32_t)(due - now) : 1 };
+
+	j->dial = dial_start(&j->service->target, &o, on_dialled, j);
+	return j->dial != NULL;
+}
+
+/* A dial belongs to its thread; it begins again where the session goes. */
+static void on_leave(void *owner)
+{
+	struct job *j = owner;
+
+	j->redial = j->dial != NULL;
+	cancel(j);
+}
+
+static void on_arrive(void *owner)
+{
+	struct job *j = owner;
+
+	if (!j->redial)
+		return;
+	j->redial = false;
+	if (!dial(j))
+		pump_abort(j->pump, REASON_RESOURCES);
+}
+
+static const struct pump_events pump_events = { .on_open = on_open, .on_done = on_done, .on_leave = on_leave, .on_arrive = on_arrive };
+
+static const char *keep(char **at, const char *text)
+{
+	size_t size = strlen(text) + 1;
+	char *copy = memcpy(*at, text, size);
+
+	*at += size;
+	return copy;
+}
+
+/* Counted already. */
+static struct job *job_new(const struct conf_service *s, const struct h2_fields *f, const char *hub)
+{
+	size_t text = strlen(hub) + strlen(f->client) + strlen(f->local) + strlen(f->listener) + 4;
+	struct job *j = mem_get(MEM_OTHER, sizeof(*j) + text);
+	char *at;
+
+	if (!j)
+		return NULL;
+	at = j->text;
+	j->hub = keep(&at, hub);
+	j->client = keep(&at, f->client);
+	j->local = keep(&at, f->local);
+	j->listener = keep(&at, f->listener);
+	memcpy(j->id, f->session, sizeof(j->id));
+	j->service = s;
+	j->conf = conf_get(here.conf);
+	j->asked_ms = clock_ms();
+	return j;
+}
+
+static struct session *accept_session(struct job *j, struct link *l, int32_t stream, const struct h2_fields *f)
+{
+	const struct conf_timeouts *t = &j->service->timeouts;
+	struct pump_options o = { .idle_ms = t->idle, .half_closed_ms = t->half_closed, .local_reset = REASON_TARGET_RESET };
+	struct session *s;
+
+	j->pump = pump_new(&o, &pump_events, j);
+	if (!j->pump)
+		return NULL;
+	s = session_accept(l, stream, f, t->resume, &pump_session_events, j->pump);
+	if (!s)
+		pump_free(j->pump);
+	return s;
+}
+
+void target_request(struct link *l, int32_t stream, const struct h2_fields *f, const char *hub)
+{
+	const struct conf_service *service = map_get_str(here.services, f->service);
+	struct session *s;
+	struct job *j;
+
+	if (!service || !take(service)) {
+		link_refuse(l, stream, service ? REASON_AGENT_FULL : REASON_NO_SERVICE);
+		return;
+	}
+	j = job_new(service, f, hub);
+	if (!j)
+		atomic_fetch_sub(sessions_of(here.conf, service), 1);
+	s = j ? accept_session(j, l, stream, f) : NULL;
+	if (!s) {
+		link_refuse(l, stream, REASON_RESOURCES);
+		if (j)
+			job_free(j);
+		return;
+	}
+	pump_start(j->pump, s, NULL);
+	if (!dial(j))
+		pump_abort(j->pump, REASON_RESOURCES);
+}
+
+void target_init(struct conf *conf)
+{
+	const struct conf_agent *a = &conf->agent;
+
+	pthread_mutex_lock(&all.lock);
+	if (all.users++ == 0)
+		all.sessions = xcalloc(a->services_n, sizeof(*all.sessions));
+	pthread_mutex_unlock(&all.lock);
+	here.conf = conf_get(conf);
+	here.services = map_new();
+	for (size_t i = 0; i < a->services_n; i++)
+		map_set_str(here.services, a->services[i].name, &a->services[i]);
+}
+
+void target_fini(void)
+{
+	map_free(here.services);
+	conf_put(here.conf);
+	here.services = NULL;
+	here.conf = NULL;
+	pthread_mutex_lock(&all.lock);
+	if (--all.users == 0) {
+		free(all.sessions);
+		all.sessions = NULL;
+	}
+	pthread_mutex_unlock(&all.lock);
+}
