@@ -124,19 +124,31 @@ static void check_global(struct check *k)
 		alert_on(k->findings, &g->chroot, NULL, "\"%s\" is not a directory", g->chroot);
 }
 
-static void check_file(struct check *k, char *const *path, const void *owner, bool secret)
+static bool check_file(struct check *k, char *const *path, const void *owner)
 {
 	const char *why;
 	size_t len;
 
 	if (!*path)
-		return;
+		return false;
 	if (!files_read(k->conf->files, *path, &len, &why))
 		alert_on(k->findings, path, owner, "\"%s\" cannot be read: %s", *path, why);
 	else if (len == 0)
 		alert_on(k->findings, path, owner, "\"%s\" is empty", *path);
-	else if (secret && files_world_readable(k->conf->files, *path))
-		warn_on(k->findings, path, owner, "\"%s\" holds a key that others than its owner may read (chmod 600)", *path);
+	else
+		return true;
+	return false;
+}
+
+static void check_pair(struct check *k, char *const *cert, char *const *key, const void *owner)
+{
+	bool one_file = *cert && *key && strcmp(*cert, *key) == 0;
+	bool readable = check_file(k, cert, owner);
+
+	if (!one_file)
+		readable = check_file(k, key, owner);
+	if (readable && *key && files_world_readable(k->conf->files, *key))
+		warn_on(k->findings, key, owner, "\"%s\" holds a key that others than its owner may read (chmod 600)", *key);
 }
 
 static void check_heartbeat(struct check *k, const uint32_t *interval, const uint32_t *timeout)
@@ -147,7 +159,7 @@ static void check_heartbeat(struct check *k, const uint32_t *interval, const uin
 		return;
 	value_show(KIND_TIME, *timeout, a, sizeof(a));
 	value_show(KIND_TIME, *interval, b, sizeof(b));
-	alert_on(k->findings, timeout, interval, "%s is not longer than heartbeat.interval (%s): every link would be found dead", a, b);
+	alert_on(k->findings, timeout, interval, "heartbeat.timeout (%s) must be longer than heartbeat.interval (%s)", a, b);
 }
 
 static void check_hub(struct check *k)
@@ -157,10 +169,9 @@ static void check_hub(struct check *k)
 	check_heartbeat(k, &h->heartbeat_interval, &h->heartbeat_timeout);
 	for (size_t i = 0; i < h->bind_n; i++) {
 		struct conf_tls_bind *b = &h->bind[i];
-		check_file(k, &b->cert, b, false);
-		check_file(k, &b->key, b, true);
-		check_file(k, &b->client_ca, b, false);
-		check_file(k, &b->crl, b, false);
+		check_pair(k, &b->cert, &b->key, b);
+		check_file(k, &b->client_ca, b);
+		check_file(k, &b->crl, b);
 	}
 	if (k->conf->tunnels_n == 0)
 		warn_on(k->findings, &h->at, NULL, "no tunnels: no agent can be let in");
@@ -187,7 +198,7 @@ static void check_tunnels(struct check *k)
 	for (size_t i = 0; i < k->conf->tunnels_n; i++) {
 		struct conf_tunnel *t = &k->conf->tunnels[i];
 		check_unique(k, names, &t->name, t);
-		if (t->name)
+		if (t->name && !map_get_str(k->tunnels, t->name))
 			map_set_str(k->tunnels, t->name, t);
 		if (t->services.n == 0)
 			warn_on(k->findings, &t->services, t, "no services: agents may offer nothing here");
@@ -316,9 +327,8 @@ static void check_agent(struct check *k)
 	check_heartbeat(k, &a->heartbeat_interval, &a->heartbeat_timeout);
 	if (a->backoff_max < a->backoff_min)
 		alert_on(k->findings, &a->backoff_max, &a->backoff_min, "backoff.max is shorter than backoff.min");
-	check_file(k, &a->cert, &a->at, false);
-	check_file(k, &a->key, &a->at, true);
-	check_file(k, &a->ca, &a->at, false);
+	check_pair(k, &a->cert, &a->key, &a->at);
+	check_file(k, &a->ca, &a->at);
 	check_hubs(k);
 	for (size_t i = 0; i < a->services_n; i++)
 		check_unique(k, names, &a->services[i].name, &a->services[i]);

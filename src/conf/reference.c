@@ -1,0 +1,209 @@
+/* doc/configuration.txt: prose about the language here, everything about keys from the rows of schema.c.
+ * Owns the layout of the page, knows no key by name. */
+#include "mctunnel/conf/reference.h"
+
+#include "mctunnel/conf/conf.h"
+#include "mctunnel/conf/schema.h"
+#include "mctunnel/conf/value.h"
+
+#include <string.h>
+
+#define WIDTH 96
+
+static const char prose[] =
+	"                             mctunnel: configuration reference\n"
+	"                             =================================\n"
+	"\n"
+	"This page is written by the program itself (mctunnel -dK), from the tables that it reads configurations with.\n"
+	"\n"
+	"\n"
+	"1. Files\n"
+	"--------\n"
+	"\n"
+	"    mctunnel -f FILE|DIRECTORY [-f ...]\n"
+	"\n"
+	"Of a directory, the files *.cfg are read, in the order of their names' bytes; names that begin with a dot are not.\n"
+	"The groups global, defaults, hub and agent may stand once in all files together. The lists tunnels and listeners may\n"
+	"stand in each file; they are put together. The order of sections is free.\n"
+	"\n"
+	"    mctunnel -c -f FILE\n"
+	"\n"
+	"reads and checks everything, and starts nothing. All findings of all files are shown in one run, up to 50 alerts:\n"
+	"\n"
+	"    FILE:LINE: [ALERT] listeners[0].bind: \"*:80\" is bound already as \"*:80\" at FILE:12\n"
+	"\n"
+	"An ALERT keeps the program from starting, a WARNING does not. Line 0 stands for the file as a whole. Elements of a list\n"
+	"count from 0. Of a file with a mistake in its syntax only the first one is shown.\n"
+	"\n"
+	"\n"
+	"2. Language\n"
+	"-----------\n"
+	"\n"
+	"The syntax is libconfig's:\n"
+	"\n"
+	"    key = value;                    ':' may stand for '='; the ';' may be left out\n"
+	"    group = { key = value; };       keys in a group are unique\n"
+	"    list = ( { ... }, { ... } );    a list of groups; a comma behind the last one does no harm\n"
+	"    array = [ \"a\", \"b\" ];           plain values of one type\n"
+	"    # a comment, // another, /* and one over several lines */\n"
+	"\n"
+	"Strings stand in double quotes; \\\" \\\\ \\n \\t \\xHH stand for characters. Two strings after each other are one (not in a\n"
+	"list, where a comma would be missing). Where a list of plain values is taken, a single one may be given without brackets.\n"
+	"\n"
+	"    @include \"more.cfg\"\n"
+	"\n"
+	"alone in a line is replaced by that file, which is looked for in the folder of the file that includes it; 10 deep at most.\n"
+	"\n"
+	"In every string \"${NAME}\" is replaced by an environment variable; one that is not set is an error. \"${NAME-default}\" takes\n"
+	"the default instead. \"$${\" stands for \"${\" itself. A number may be written as a string, so that it can be a variable.\n"
+	"\n"
+	"Unknown keys are errors, not ignored. Keys that a later version will have are known and refused: see their status.\n"
+	"\n"
+	"Types:\n"
+	"\n"
+	"    NUMBER    a whole number.\n"
+	"    TIME      a string with a unit: \"300ms\", \"5s\", \"2m\", \"1h\", \"1d\". A bare number is milliseconds.\n"
+	"    SIZE      a string with a unit: \"64k\", \"16m\", \"1g\" (powers of 1024). A bare number is bytes.\n"
+	"    WORD      one of the words listed.\n"
+	"    STRING    any text without control characters, 1 to 255 characters unless said otherwise.\n"
+	"    NAME      letters, digits, '.', '_' and '-'; 1 to 63 characters.\n"
+	"    PATTERN   as NAME, and '*' for any characters.\n"
+	"    PATH      a file. One that does not begin with '/' is looked for in the folder of the file that it is written in.\n"
+	"    ADDRESS   to listen on: \"*:8443\" (IPv6 and IPv4), \"127.0.0.1:80\", \"[::1]:80\", \"unix:/path\";\n"
+	"              to dial: the same without \"*\", and \"host.name:443\".\n"
+	"    ROUTE     \"TUNNEL/SERVICE\".\n"
+	"\n"
+	"Files that are named here (certificates, keys, lists) are read once, at start and at each reload.\n"
+	"A key says \"at start only\" when a reload does not change it.\n"
+	"\n"
+	"\n"
+	"3. Sections\n"
+	"-----------\n";
+
+/* Words of text, wrapped, each line begun with indent blanks. */
+static void paragraph(FILE *out, int indent, const char *text)
+{
+	int column = 0;
+
+	while (*text) {
+		size_t len = strcspn(text, " ");
+		if (column && column + 1 + (int)len > WIDTH) {
+			fputc('\n', out);
+			column = 0;
+		}
+		column += column ? fprintf(out, " %.*s", (int)len, text) : fprintf(out, "%*s%.*s", indent, "", (int)len, text);
+		text += len + strspn(text + len, " ");
+	}
+	fputc('\n', out);
+}
+
+static void lines(FILE *out, const char *text)
+{
+	while (*text) {
+		int len = (int)strcspn(text, "\n");
+		fprintf(out, "    %.*s\n", len, text);
+		text += len + (text[len] == '\n');
+	}
+}
+
+static void words(FILE *out, const struct row *row)
+{
+	fputs("        One of:", out);
+	for (const struct word *w = row->words; w->name; w++)
+		fprintf(out, "%s \"%s\"%s", w == row->words ? "" : ",", w->name, w->later ? " (not in this version)" : "");
+	fputs(".\n", out);
+}
+
+static void limits(FILE *out, const struct row *row)
+{
+	char low[32], high[32];
+
+	value_show(row->kind, row->min, low, sizeof(low));
+	value_show(row->kind, row->max, high, sizeof(high));
+	fprintf(out, "        From %s to %s.\n", low, high);
+}
+
+static void default_line(FILE *out, const struct row *row)
+{
+	if (row->required)
+		fputs("        Required.", out);
+	else if (row->inherit)
+		fputs("        Default: as in section defaults.", out);
+	else if (row->def_words)
+		fprintf(out, "        Default: %s.", row->def_words);
+	else if (row->def && (row->kind == KIND_INT || strcmp(row->def, "0") == 0))
+		fprintf(out, "        Default: %s.", row->def);
+	else if (row->def)
+		fprintf(out, "        Default: \"%s\".", row->def);
+	else
+		fputs("        May be left out.", out);
+	fputs(row->restart ? " At start only.\n" : "\n", out);
+}
+
+static void section(FILE *out, const struct section *s, const char *key);
+
+static void key_line(FILE *out, const struct row *row, const char *key)
+{
+	const char *type = value_type(row->kind);
+
+	if (row->many)
+		fprintf(out, "\n    %s = %s or [ %s, ... ]\n", key, type, type);
+	else if (row->kind == KIND_GROUP)
+		fprintf(out, "\n    %s = { ... }\n", key);
+	else if (row->kind == KIND_LIST)
+		fprintf(out, "\n    %s = ( { ... }, ... )\n", key);
+	else
+		fprintf(out, "\n    %s = %s\n", key, type);
+}
+
+static void entry(FILE *out, const struct row *row, const char *prefix)
+{
+	char key[128];
+
+	snprintf(key, sizeof(key), "%s.%s%s", prefix, row->name, row->kind == KIND_LIST ? "[]" : "");
+	key_line(out, row, key);
+	paragraph(out, 8, row->help);
+	if (row->later) {
+		fputs("        Status: not available in this version; refused.\n", out);
+		return;
+	}
+	if (row->words)
+		words(out, row);
+	if (row->kind == KIND_INT || row->kind == KIND_TIME || row->kind == KIND_SIZE)
+		limits(out, row);
+	default_line(out, row);
+	if (row->sub && !row->inherit)
+		section(out, row->sub, key);
+}
+
+static void section(FILE *out, const struct section *s, const char *key)
+{
+	for (size_t i = 0; i < s->rows_n; i++)
+		entry(out, &s->rows[i], key);
+}
+
+static void root_section(FILE *out, const struct row *row, size_t number)
+{
+	char key[64];
+
+	snprintf(key, sizeof(key), "%s%s", row->name, row->kind == KIND_LIST ? "[]" : "");
+	fprintf(out, "\n\n3.%zu. %s\n\n", number, row->name);
+	paragraph(out, 0, row->sub->intro);
+	if (row->sub->example) {
+		fputc('\n', out);
+		lines(out, row->sub->example);
+	}
+	section(out, row->sub, key);
+}
+
+void reference_write(FILE *out)
+{
+	fputs(prose, out);
+	for (size_t i = 0; i < schema_root.rows_n; i++)
+		root_section(out, &schema_root.rows[i], i + 1);
+}
+
+void conf_print_reference(void)
+{
+	reference_write(stdout);
+}
