@@ -221,11 +221,9 @@ static void on_arrive(void *owner)
 {
 	struct job *j = owner;
 
-	if (!j->redial)
-		return;
+	if (j->redial)
+		(void)dial(j); /* no memory: the session must not end in here; the hub's connect timeout will see to it */
 	j->redial = false;
-	if (!dial(j))
-		pump_abort(j->pump, REASON_RESOURCES);
 }
 
 static const struct pump_events pump_events = { .on_open = on_open, .on_done = on_done, .on_leave = on_leave, .on_arrive = on_arrive };

@@ -1,0 +1,722 @@
+/* The agent's links: keeps so many to every hub, for ever. A slot stands for one link that shall be, and remembers how long to
+ * wait before the next try; an uplink is one try: dialled, encrypted, greeted, in the registry, and in the end down.
+ * A link whose hub says goodbye is replaced first and goes when its sessions are gone.
+ * Owns dials, conns and carriers of its thread. Does not know what a session is for: requests go to target or registry. */
+#include "mctunnel/edge/dialer.h"
+
+#include "mctunnel/base/bug.h"
+#include "mctunnel/base/clock.h"
+#include "mctunnel/base/list.h"
+#include "mctunnel/base/log.h"
+#include "mctunnel/base/mem.h"
+#include "mctunnel/base/rnd.h"
+#include "mctunnel/base/str.h"
+#include "mctunnel/base/timer.h"
+#include "mctunnel/conf/conf.h"
+#include "mctunnel/edge/carrier.h"
+#include "mctunnel/edge/target.h"
+#include "mctunnel/event/thread.h"
+#include "mctunnel/net/dial.h"
+#include "mctunnel/net/sock.h"
+#include "mctunnel/net/tls.h"
+#include "mctunnel/proto/hello.h"
+#include "mctunnel/tunnel/registry.h"
+
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define DIAL_MS 10000
+#define GREET_MS 10000  /* for handshake and hello together */
+#define JITTER_MS 50    /* of the first retry */
+#define STABLE_MS 10000 /* a link that was up so long is replaced at once */
+#define RETIRE_POLL_MS 100
+#define COMPLAIN_MS 60000
+#define COMPLAINTS 4
+
+/* What went wrong with a hub, so that a log line is not repeated with every try. */
+struct complaint {
+	char text[160];
+	uint64_t logged_ms; /* 0: never */
+	unsigned count;     /* since then */
+};
+
+/* Of the process. */
+static struct {
+	pthread_mutex_t lock; /* for all but links */
+	unsigned users;
+	struct complaint (*complaints)[COMPLAINTS]; /* owned: for each hub */
+	atomic_uint links;
+} all = { .lock = PTHREAD_MUTEX_INITIALIZER };
+
+struct hub {
+	const struct endpoint *endpoint; /* of the configuration */
+	size_t index;
+	char server_name[256];
+	struct tls_ticket *ticket; /* owned, or NULL */
+};
+
+struct slot {
+	struct hub *hub;
+	struct uplink *up; /* NULL: waits for its timer */
+	struct timer retry;
+	uint32_t backoff; /* 0: the next retry is at once */
+};
+
+enum uplink_state {
+	DIALLING,
+	HANDSHAKING,
+	GREETING, /* AGENT is sent, HUB not here yet */
+	CLAIMING, /* HUB said welcome, the registry has not answered yet: requests may come */
+	UP,
+	RETIRING, /* up, but replaced */
+	LEAVING,  /* refused: the connection is being closed */
+};
+
+struct uplink {
+	struct list node;
+	struct slot *slot; /* NULL: retiring */
+	struct hub *hub;
+	enum uplink_state state;
+	struct dial *dial;       /* DIALLING */
+	struct conn *conn;       /* HANDSHAKING */
+	struct carrier *carrier; /* from GREETING on */
+	struct timer deadline;   /* until UP; then for retiring */
+	struct list pending;     /* resumptions asked for while CLAIMING; the stream limit bounds them */
+	uint64_t id;             /* in the registry; 0: none */
+	struct advert *advert;   /* shared */
+	uint64_t started_ms, up_ms, retire_ms;
+	uint32_t retry_after_ms;
+	bool resumed;
+	enum reason why; /* LEAVING */
+	char text[160];  /* LEAVING: what the log shall say */
+	char addr[ADDR_TEXT];
+};
+
+struct pending {
+	struct list node;
+	int32_t stream;
+	struct h2_fields f;
+};
+
+static _Thread_local struct {
+	struct conf *conf; /* shared */
+	struct tls *tls;   /* borrowed */
+	uint8_t instance[16];
+	struct hub *hubs;   /* owned */
+	struct slot *slots; /* owned */
+	size_t slots_n;
+	struct list uplinks;
+	char *hello; /* owned: the AGENT frame */
+	size_t hello_len;
+	bool draining;
+} here;
+
+static void slot_start(struct slot *s);
+
+/* Words for the log. */
+
+static void log_link(struct log_rec *r, const struct uplink *u, enum log_level level, const char *event)
+{
+	log_begin(r, level, event);
+	log_str(r, "hub", u->advert ? u->advert->name : u->hub->endpoint->text);
+	log_str(r, "addr", u->addr[0] ? u->addr : u->hub->endpoint->text);
+}
+
+static struct complaint *complaint_of(size_t hub, const char *text)
+{
+	struct complaint *c = all.complaints[hub], *oldest = c;
+
+	for (int i = 0; i < COMPLAINTS; i++) {
+		if (c[i].logged_ms && strcmp(c[i].text, text) == 0)
+			return &c[i];
+		if (c[i].logged_ms < oldest->logged_ms)
+			oldest = &c[i];
+	}
+	oldest->logged_ms = 0;
+	oldest->count = 0;
+	str_copy(oldest->text, sizeof(oldest->text), text);
+	return oldest;
+}
+
+/* How often since it was last said; 0: not to be said again yet. */
+static unsigned count_complaint(size_t hub, const char *text)
+{
+	uint64_t now = clock_ms();
+	struct complaint *c;
+	unsigned n;
+
+	pthread_mutex_lock(&all.lock);
+	c = complaint_of(hub, text);
+	n = ++c->count;
+	if (c->logged_ms && now - c->logged_ms < COMPLAIN_MS) {
+		n = 0;
+	} else {
+		c->logged_ms = now;
+		c->count = 0;
+	}
+	pthread_mutex_unlock(&all.lock);
+	return n;
+}
+
+static void log_trouble(const struct uplink *u, const char *event, const char *reason, const char *text)
+{
+	char what[160];
+	struct log_rec r;
+	unsigned n;
+
+	str_copy(what, sizeof(what), text);
+	n = count_complaint(u->hub->index, what);
+	if (!log_wants(n ? LOG_WARNING : LOG_DEBUG))
+		return;
+	log_link(&r, u, n ? LOG_WARNING : LOG_DEBUG, event);
+	if (reason)
+		log_str(&r, "reason", reason);
+	log_str(&r, "text", what);
+	if (n)
+		log_int(&r, "count", n);
+	log_end(&r);
+}
+
+static void log_up(const struct uplink *u)
+{
+	struct log_rec r;
+
+	log_link(&r, u, LOG_NOTICE, "link_up");
+	log_str(&r, "agent", here.conf->agent.name);
+	log_str(&r, "tunnel", here.conf->agent.tunnel);
+	log_str(&r, "resumed", u->resumed ? "yes" : "no");
+	log_int(&r, "ms", (int64_t)(clock_ms() - u->started_ms));
+	log_end(&r);
+}
+
+static void log_down(const struct uplink *u, enum reason why, const char *text)
+{
+	struct log_rec r;
+
+	log_link(&r, u, why == REASON_DONE || why == REASON_STOPPED ? LOG_NOTICE : LOG_WARNING, "link_down");
+	log_str(&r, "reason", reason_word(why));
+	log_str(&r, "text", text);
+	log_int(&r, "sessions", (int64_t)link_sessions(carrier_link(u->carrier)));
+	log_int(&r, "ms", (int64_t)(clock_ms() - u->up_ms));
+	log_end(&r);
+}
+
+static void log_retire(const struct uplink *u, enum reason why)
+{
+	struct log_rec r;
+
+	log_link(&r, u, LOG_NOTICE, "link_goaway");
+	log_str(&r, "reason", reason_word(why));
+	log_int(&r, "sessions", (int64_t)link_sessions(carrier_link(u->carrier)));
+	log_end(&r);
+}
+
+/* The end of an uplink. */
+
+static bool is_up(const struct uplink *u)
+{
+	return u->state == UP || u->state == RETIRING;
+}
+
+static void drop_pending(struct uplink *u)
+{
+	while (!list_empty(&u->pending)) {
+		struct pending *p = list_first(&u->pending, struct pending, node);
+
+		list_del(&p->node);
+		mem_put(MEM_OTHER, p);
+	}
+}
+
+static void keep_ticket(struct uplink *u)
+{
+	struct tls_ticket *t = tls_take_ticket(carrier_conn(u->carrier));
+
+	if (!t)
+		return;
+	tls_ticket_free(u->hub->ticket);
+	u->hub->ticket = t;
+}
+
+/* Sessions are parked where others will find them; a link without a place in the registry has none. */
+static void carrier_down(struct uplink *u, enum reason why)
+{
+	struct list none;
+
+	list_init(&none);
+	keep_ticket(u);
+	link_down(carrier_link(u->carrier), why, u->id ? registry_parking(u->id) : &none);
+	BUG_ON(!list_empty(&none));
+	if (u->id)
+		registry_gone(u->id);
+	carrier_free(u->carrier);
+}
+
+static void uplink_free(struct uplink *u, enum reason why)
+{
+	if (is_up(u))
+		atomic_fetch_sub(&all.links, 1);
+	timer_stop(&u->deadline);
+	drop_pending(u);
+	if (u->dial)
+		dial_cancel(u->dial);
+	if (u->conn)
+		conn_abort(u->conn);
+	if (u->carrier)
+		carrier_down(u, why);
+	advert_put(u->advert);
+	list_del(&u->node);
+	mem_put(MEM_OTHER, u);
+}
+
+/* At once with jitter the first time, then the pause grows; full jitter, so that agents do not come in step. */
+static uint32_t next_delay(struct slot *s)
+{
+	const struct conf_agent *a = &here.conf->agent;
+	uint32_t low = a->backoff_min / 2, now = s->backoff;
+
+	if (now == 0) {
+		s->backoff = a->backoff_min;
+		return rnd_below(JITTER_MS + 1);
+	}
+	s->backoff = now < a->backoff_max / 2 ? now * 2 : a->backoff_max;
+	return low + rnd_below(now > low ? now - low + 1 : 1);
+}
+
+static void slot_again(struct slot *s, uint32_t hint_ms)
+{
+	s->up = NULL;
+	if (here.draining)
+		return;
+	timer_start(&s->retry, hint_ms ? hint_ms + rnd_below(hint_ms / 4 + JITTER_MS) : next_delay(s));
+}
+
+/* One that was up, be it for a moment, is missed by its sessions: never more than the shortest pause. */
+static void forgive(struct slot *s, const struct uplink *u)
+{
+	if (clock_ms() - u->up_ms >= STABLE_MS)
+		s->backoff = 0;
+	else if (s->backoff > here.conf->agent.backoff_min)
+		s->backoff = here.conf->agent.backoff_min;
+}
+
+static void uplink_lost(struct uplink *u, enum reason why, const char *text)
+{
+	struct slot *s = u->slot;
+	uint32_t hint = u->retry_after_ms;
+
+	if (is_up(u))
+		log_down(u, why, text);
+	else if (u->state == LEAVING)
+		log_trouble(u, "link_refused", reason_word(u->why), u->text);
+	else
+		log_trouble(u, "link_failed", NULL, text);
+	if (s && is_up(u))
+		forgive(s, u);
+	uplink_free(u, why);
+	if (s)
+		slot_again(s, hint);
+}
+
+/* From within the link's own calls: it goes when what was said is sent. */
+static void uplink_leave(struct uplink *u, enum reason why, const char *text)
+{
+	u->state = LEAVING;
+	u->why = why;
+	str_copy(u->text, sizeof(u->text), text);
+	carrier_finish(u->carrier);
+}
+
+static void retire_poll(struct uplink *u)
+{
+	if (link_idle(carrier_link(u->carrier)) || clock_ms() >= u->retire_ms)
+		carrier_finish(u->carrier);
+	else
+		timer_start(&u->deadline, RETIRE_POLL_MS);
+}
+
+static void on_deadline(struct timer *t)
+{
+	struct uplink *u = container_of(t, struct uplink, deadline);
+
+	if (u->state == RETIRING)
+		retire_poll(u);
+	else
+		uplink_lost(u, REASON_LINK_DEAD, u->state == HANDSHAKING ? "no TLS handshake within 10 s" : "no welcome within 10 s");
+}
+
+/* Life of a link. */
+
+static void on_down(void *owner, enum reason why, const char *text)
+{
+	uplink_lost(owner, why, text && text[0] ? text : reason_text(why));
+}
+
+static void on_goaway(void *owner, enum reason why)
+{
+	struct uplink *u = owner;
+	struct slot *s = u->slot;
+
+	if (u->state != UP)
+		return; /* its end follows */
+	log_retire(u, why);
+	registry_retire(u->id);
+	u->state = RETIRING;
+	u->slot = NULL;
+	u->retire_ms = clock_ms() + here.conf->global.hard_stop_after;
+	timer_start(&u->deadline, RETIRE_POLL_MS);
+	forgive(s, u);
+	slot_again(s, 0);
+}
+
+static void on_request(void *owner, int32_t stream, const struct h2_fields *f)
+{
+	struct uplink *u = owner;
+	struct pending *p;
+
+	if (!is_up(u) && u->state != CLAIMING) {
+		link_refuse(carrier_link(u->carrier), stream, REASON_PROTOCOL);
+	} else if (!f->resume) {
+		target_request(carrier_link(u->carrier), stream, f, u->advert->name);
+	} else if (is_up(u)) {
+		registry_claim_session(u->id, stream, f);
+	} else if ((p = mem_get(MEM_OTHER, sizeof(*p)))) {
+		p->stream = stream;
+		p->f = *f;
+		list_add(&u->pending, &p->node);
+	} else {
+		link_refuse(carrier_link(u->carrier), stream, REASON_RESOURCES);
+	}
+}
+
+static void answer_pending(struct uplink *u)
+{
+	list_for_each(n, &u->pending) {
+		struct pending *p = container_of(n, struct pending, node);
+
+		registry_claim_session(u->id, p->stream, &p->f);
+	}
+	drop_pending(u);
+}
+
+/* The thread it proposes is ignored: an agent's links stay where their slots are. */
+static void on_verdict(void *arg, const struct registry_verdict *v)
+{
+	struct uplink *u = arg;
+
+	if (u->state != CLAIMING)
+		return;
+	if (!v->accepted) {
+		uplink_leave(u, v->why, reason_text(v->why));
+		return;
+	}
+	u->state = UP;
+	u->up_ms = clock_ms();
+	timer_stop(&u->deadline);
+	atomic_fetch_add(&all.links, 1);
+	registry_up(u->id, carrier_link(u->carrier), u->advert);
+	log_up(u);
+	answer_pending(u);
+}
+
+static void welcome(struct uplink *u, const struct hub_hello *h)
+{
+	struct link *l = carrier_link(u->carrier);
+
+	u->advert = advert_new();
+	str_copy(u->advert->name, sizeof(u->advert->name), h->name);
+	str_copy(u->advert->addr, sizeof(u->advert->addr), u->addr);
+	str_copy(u->advert->version, sizeof(u->advert->version), h->version);
+	memcpy(u->advert->instance, h->instance, sizeof(u->advert->instance));
+	for (size_t i = 0; i < h->refused_n; i++)
+		log_warning("hub %s does not allow the service %s", h->name, h->refused[i]);
+	link_heartbeat(l, h->heartbeat_interval_ms, h->heartbeat_timeout_ms);
+	sock_user_timeout(conn_fd(carrier_conn(u->carrier)), h->heartbeat_timeout_ms);
+	keep_ticket(u);
+	u->state = CLAIMING;
+	u->id = registry_claim(u->advert, false, UINT32_MAX, on_verdict, u);
+}
+
+static void answered(struct uplink *u, const struct hub_hello *h)
+{
+	if (h->accepted) {
+		welcome(u, h);
+		return;
+	}
+	u->retry_after_ms = h->retry_after_ms;
+	uplink_leave(u, reason_from_word(h->reason, REASON_DENIED), h->text[0] ? h->text : h->reason);
+}
+
+static void on_hello(void *owner, enum h2_frame type, const char *json, size_t len)
+{
+	struct uplink *u = owner;
+	struct hub_hello h;
+	char err[128];
+
+	if (u->state != GREETING || type != H2_FRAME_HUB)
+		return;
+	if (hello_hub_parse(&h, json, len, err, sizeof(err)) < 0) {
+		uplink_leave(u, REASON_PROTOCOL, err);
+		return;
+	}
+	answered(u, &h);
+	hello_hub_fini(&h);
+}
+
+static const struct carrier_events carrier_events = {
+	.on_hello = on_hello,
+	.on_request = on_request,
+	.on_goaway = on_goaway,
+	.on_down = on_down,
+};
+
+/* Birth of a link. */
+
+static void greet(struct uplink *u)
+{
+	u->resumed = tls_resumed(u->conn);
+	u->carrier = carrier_new(H2_AGENT, u->conn, here.conf->global.maxconn, &carrier_events, u);
+	if (!u->carrier) {
+		uplink_lost(u, REASON_RESOURCES, reason_text(REASON_RESOURCES));
+		return;
+	}
+	u->conn = NULL;
+	u->state = GREETING;
+	link_hello(carrier_link(u->carrier), H2_FRAME_AGENT, here.hello, here.hello_len);
+}
+
+static void on_tls(struct conn *c)
+{
+	struct uplink *u = c->owner;
+
+	if (tls_state(c) == TLS_FAILED)
+		uplink_lost(u, REASON_LINK_CLOSED, tls_failure(c));
+	else if (tls_state(c) == TLS_UP && strcmp(tls_alpn(c), TLS_ALPN_LINK) != 0)
+		uplink_lost(u, REASON_PROTOCOL, "the other side is no hub: it does not speak " TLS_ALPN_LINK);
+	else if (tls_state(c) == TLS_UP)
+		greet(u);
+}
+
+/* Until the TLS layer takes it over, which follows at once. */
+static void not_yet(struct conn *c)
+{
+}
+
+static bool encrypt(struct uplink *u, int fd)
+{
+	struct conn *plain = conn_tcp(fd, not_yet, u);
+
+	if (!plain) {
+		close(fd);
+		return false;
+	}
+	u->conn = tls_connect(here.tls, plain, u->hub->server_name, u->hub->ticket, on_tls, u);
+	if (!u->conn)
+		conn_abort(plain);
+	return u->conn != NULL;
+}
+
+static void on_dialled(void *arg, struct dial_result *r)
+{
+	struct uplink *u = arg;
+
+	u->dial = NULL;
+	if (r->fd < 0) {
+		uplink_lost(u, REASON_LINK_CLOSED, r->why);
+		return;
+	}
+	addr_text(&r->to, u->addr, sizeof(u->addr));
+	sock_user_timeout(r->fd, here.conf->agent.heartbeat_timeout);
+	u->state = HANDSHAKING;
+	timer_start(&u->deadline, GREET_MS);
+	if (!encrypt(u, r->fd))
+		uplink_lost(u, REASON_RESOURCES, reason_text(REASON_RESOURCES));
+}
+
+static bool dial_hub(struct uplink *u)
+{
+	const struct conf_agent *a = &here.conf->agent;
+	struct dial_options o = { .timeout_ms = DIAL_MS, .second_attempt = true };
+
+	if (a->proxy.text) {
+		o.proxy = &a->proxy;
+		o.proxy_auth = a->proxy_auth;
+	}
+	u->dial = dial_start(u->hub->endpoint, &o, on_dialled, u);
+	return u->dial != NULL;
+}
+
+static struct uplink *uplink_new(struct slot *s)
+{
+	struct uplink *u = mem_get(MEM_OTHER, sizeof(*u));
+
+	if (!u)
+		return NULL;
+	u->slot = s;
+	u->hub = s->hub;
+	u->started_ms = clock_ms();
+	timer_init(&u->deadline, on_deadline);
+	list_init(&u->pending);
+	list_add(&here.uplinks, &u->node);
+	return u;
+}
+
+static void slot_start(struct slot *s)
+{
+	s->up = uplink_new(s);
+	if (!s->up)
+		slot_again(s, 0);
+	else if (!dial_hub(s->up))
+		uplink_lost(s->up, REASON_RESOURCES, reason_text(REASON_RESOURCES));
+}
+
+static void on_retry(struct timer *t)
+{
+	slot_start(container_of(t, struct slot, retry));
+}
+
+/* Init and end. */
+
+static void build_hello(void)
+{
+	const struct conf_agent *a = &here.conf->agent;
+	struct agent_hello h = { .protocol = HELLO_PROTOCOL, .draining = here.draining, .services_n = a->services_n };
+
+	h.services = xcalloc(a->services_n, sizeof(*h.services));
+	str_copy(h.name, sizeof(h.name), a->name);
+	str_copy(h.tunnel, sizeof(h.tunnel), a->tunnel);
+	str_copy(h.version, sizeof(h.version), MCTUNNEL_VERSION);
+	memcpy(h.instance, here.instance, sizeof(h.instance));
+	for (size_t i = 0; i < a->services_n; i++) {
+		struct hello_service *s = &h.services[i];
+
+		str_copy(s->name, sizeof(s->name), a->services[i].name);
+		s->weight = (uint16_t)a->services[i].weight;
+		s->maxconn = a->services[i].maxconn;
+		s->up = true;
+	}
+	free(here.hello);
+	here.hello = hello_agent_build(&h, &here.hello_len);
+	free(h.services);
+	if (!here.hello)
+		die("out of memory");
+}
+
+static void hub_init(struct hub *h, size_t index)
+{
+	const struct conf_agent *a = &here.conf->agent;
+
+	h->endpoint = &a->hubs[index];
+	h->index = index;
+	if (a->server_name)
+		str_copy(h->server_name, sizeof(h->server_name), a->server_name);
+	else if (h->endpoint->host)
+		str_copy(h->server_name, sizeof(h->server_name), h->endpoint->host);
+	else
+		addr_host_text(&h->endpoint->addr, h->server_name, sizeof(h->server_name));
+}
+
+static void slot_init(struct slot *s, struct hub *h)
+{
+	s->hub = h;
+	timer_init(&s->retry, on_retry);
+	timer_start(&s->retry, 0);
+}
+
+static void all_enter(size_t hubs)
+{
+	pthread_mutex_lock(&all.lock);
+	if (all.users++ == 0)
+		all.complaints = xcalloc(hubs, sizeof(*all.complaints));
+	pthread_mutex_unlock(&all.lock);
+}
+
+static void all_leave(void)
+{
+	pthread_mutex_lock(&all.lock);
+	if (--all.users == 0) {
+		free(all.complaints);
+		all.complaints = NULL;
+	}
+	pthread_mutex_unlock(&all.lock);
+}
+
+void dialer_init(struct conf *conf, struct tls *tls, const uint8_t instance[16])
+{
+	const struct conf_agent *a = &conf->agent;
+	size_t total = a->hubs_n * a->links;
+
+	all_enter(a->hubs_n);
+	here.conf = conf_get(conf);
+	here.tls = tls;
+	here.draining = false;
+	memcpy(here.instance, instance, sizeof(here.instance));
+	list_init(&here.uplinks);
+	build_hello();
+	here.hubs = xcalloc(a->hubs_n, sizeof(*here.hubs));
+	for (size_t i = 0; i < a->hubs_n; i++)
+		hub_init(&here.hubs[i], i);
+	here.slots = xcalloc(total, sizeof(*here.slots));
+	for (size_t i = 0; i < total; i++) {
+		if (i % (size_t)thread_count() == (size_t)thread_self())
+			slot_init(&here.slots[here.slots_n++], &here.hubs[i / a->links]);
+	}
+}
+
+void dialer_drain(void)
+{
+	here.draining = true;
+	build_hello();
+	for (size_t i = 0; i < here.slots_n; i++)
+		timer_stop(&here.slots[i].retry);
+	list_for_each_safe(n, &here.uplinks) {
+		struct uplink *u = container_of(n, struct uplink, node);
+
+		if (is_up(u)) {
+			link_hello(carrier_link(u->carrier), H2_FRAME_AGENT, here.hello, here.hello_len);
+		} else {
+			u->slot->up = NULL;
+			uplink_free(u, REASON_DRAINING);
+		}
+	}
+}
+
+static void uplink_stop(struct uplink *u)
+{
+	if (is_up(u)) {
+		log_down(u, REASON_STOPPED, reason_text(REASON_STOPPED));
+		link_goaway(carrier_link(u->carrier), REASON_STOPPED);
+	}
+	if (u->slot)
+		u->slot->up = NULL;
+	uplink_free(u, REASON_STOPPED);
+}
+
+void dialer_stop(void)
+{
+	here.draining = true;
+	for (size_t i = 0; i < here.slots_n; i++)
+		timer_stop(&here.slots[i].retry);
+	while (!list_empty(&here.uplinks))
+		uplink_stop(list_first(&here.uplinks, struct uplink, node));
+}
+
+void dialer_fini(void)
+{
+	dialer_stop();
+	for (size_t i = 0; i < here.conf->agent.hubs_n; i++)
+		tls_ticket_free(here.hubs[i].ticket);
+	free(here.hubs);
+	free(here.slots);
+	free(here.hello);
+	conf_put(here.conf);
+	memset(&here, 0, sizeof(here));
+	all_leave();
+}
+
+uint32_t dialer_links(void)
+{
+	return atomic_load(&all.links);
+}
