@@ -32,6 +32,7 @@ struct link {
 	uint32_t rtt_us;
 	uint32_t flood;               /* level of the bucket */
 	uint64_t flood_ms;
+	uint8_t peer[16];
 	bool touched, retiring, dead, peer_closing;
 };
 
@@ -365,6 +366,21 @@ void link_free(struct link *l)
 	timer_stop(&l->beat);
 	h2_free(l->h2);
 	mem_put(MEM_LINK, l);
+}
+
+void link_set_peer(struct link *l, const uint8_t instance[16])
+{
+	memcpy(l->peer, instance, sizeof l->peer);
+}
+
+const uint8_t *link_peer(const struct link *l)
+{
+	return l->peer;
+}
+
+bool link_stream_open(const struct link *l, int32_t stream)
+{
+	return !l->dead && h2_stream_open(l->h2, stream);
 }
 
 void link_leave(struct link *l)

@@ -69,7 +69,7 @@ struct session {
 	uint64_t barrier;
 	int32_t stream;                        /* 0: none */
 	uint32_t epoch, resume_ms, connect_ms;
-	uint8_t id[16];
+	uint8_t id[16], peer[16];
 	uint8_t state;
 	uint8_t abort_why;
 	uint8_t held;
@@ -347,6 +347,7 @@ static void put_on_link(struct session *s, struct link *l, int32_t stream)
 	leave_lists(s);
 	s->link = l;
 	s->stream = stream;
+	memcpy(s->peer, link_peer(l), sizeof s->peer);
 	link_join(l, &s->node);
 	link_touch(l);
 }
@@ -603,6 +604,12 @@ void session_park(struct session *s, struct list *parked)
 	set_state(s, PARKED);
 	list_add(parked, &s->node);
 	timer_start(&s->timer, s->resume_ms);
+}
+
+void session_unlink(struct session *s, struct list *parked)
+{
+	detach(s, reason_code(REASON_LINK_CLOSED));
+	session_park(s, parked);
 }
 
 /* ---- towards the other side ---- */
@@ -975,6 +982,11 @@ bool session_parked(const struct session *s)
 void *session_owner(const struct session *s)
 {
 	return s->owner;
+}
+
+const uint8_t *session_peer(const struct session *s)
+{
+	return s->peer;
 }
 
 uint32_t session_epoch(const struct session *s)

@@ -32,6 +32,10 @@ void link_down(struct link *l, enum reason why, struct list *parked);
 void link_free(struct link *l);
 
 void link_hello(struct link *l, enum h2_frame type, const char *json, size_t len);
+/* Who is at the other end (instance id of its process): a session is resumed only by whom it was opened with. */
+void link_set_peer(struct link *l, const uint8_t instance[16]);
+const uint8_t *link_peer(const struct link *l);
+bool link_stream_open(const struct link *l, int32_t stream);
 void link_goaway(struct link *l, enum reason why);                    /* no new sessions here */
 void link_refuse(struct link *l, int32_t stream, enum reason why);    /* agent: answers a request with a refusal */
 bool link_can_open(const struct link *l);

@@ -14,7 +14,7 @@
 #include <stdint.h>
 
 struct link;
-struct session;
+struct h2_fields;
 
 /* What a peer (an agent instance, or a hub instance) has said of itself; immutable, shared by the threads. */
 struct advert {

@@ -87,6 +87,10 @@ struct session *session_of_node(struct list *node);
 int session_resume(struct session *s, struct link *l) __attribute__((warn_unused_result));
 /* Agent: the hub asks to go on, on this stream. The session must be off any link (session_leave/arrive or parked). Answers the stream in any case. */
 void session_resumed(struct session *s, struct link *l, int32_t stream, const struct h2_fields *f);
+/* Takes it off its link and parks it: a newer link claims it. */
+void session_unlink(struct session *s, struct list *parked);
+/* Instance id of the process at its other end. */
+const uint8_t *session_peer(const struct session *s);
 uint32_t session_epoch(const struct session *s);
 
 /* Ends every session of a parking list / every one of this thread that is neither on a link nor parked. */
