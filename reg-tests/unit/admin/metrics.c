@@ -1,0 +1,426 @@
+/* The metrics address over loopback: its pages, and visitors that misbehave. */
+#define _GNU_SOURCE
+#include "admin/metrics.c"
+
+#include "mctunnel/base/str.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+static bool is_ready;
+static size_t agents;
+static int listener;
+static struct addr at;
+
+/* Instead of the registry. */
+size_t registry_agents(void)
+{
+	return agents;
+}
+
+static bool ready(void)
+{
+	return is_ready;
+}
+
+static uint64_t restarts(void)
+{
+	return 3;
+}
+
+static const struct metrics_state state = { ready, restarts };
+
+static int set_up(void **s)
+{
+	struct endpoint e;
+	char err[200];
+
+	is_ready = true;
+	agents = 2;
+	loop_init();
+	assert_int_equal(endpoint_parse(&e, "127.0.0.1:0", ENDPOINT_BIND, err, sizeof(err)), 0);
+	listener = sock_listen(&e, err, sizeof(err));
+	endpoint_fini(&e);
+	assert_true(listener >= 0);
+	sock_local(listener, &at);
+	metrics_init(&state);
+	assert_int_equal(metrics_open(listener), 0);
+	return 0;
+}
+
+static int tear_down(void **s)
+{
+	struct mem_usage u;
+
+	metrics_close();
+	close(listener);
+	loop_fini();
+	mem_usage(MEM_OTHER, &u);
+	assert_int_equal(u.used, 0);
+	mem_usage(MEM_CONN, &u);
+	assert_int_equal(u.used, 0);
+	mem_drain();
+	return 0;
+}
+
+static int visit(void)
+{
+	int fd = sock_connect(&at);
+
+	assert_true(fd >= 0);
+	return fd;
+}
+
+static void say(int fd, const void *data, size_t len)
+{
+	for (size_t at_byte = 0; at_byte < len;) {
+		ssize_t n = send(fd, (const char *)data + at_byte, len - at_byte, MSG_NOSIGNAL);
+
+		assert_true(n > 0 || errno == EAGAIN);
+		at_byte += n > 0 ? (size_t)n : 0;
+		loop_turn(0);
+	}
+}
+
+/* Everything that comes until the end, which must be a clean one. */
+static char *hear(int fd)
+{
+	static char text[65536];
+	size_t len = 0;
+
+	for (int turns = 0; turns < 1000; turns++) {
+		ssize_t n = recv(fd, text + len, sizeof(text) - 1 - len, 0);
+
+		assert_true(n >= 0 || errno == EAGAIN);
+		if (n == 0) {
+			text[len] = '\0';
+			close(fd);
+			loop_turn(0);
+			return text;
+		}
+		len += n > 0 ? (size_t)n : 0;
+		loop_turn(n > 0 ? 0 : 1);
+	}
+	fail_msg("no end of the answer");
+	return NULL;
+}
+
+static char *get(const char *request)
+{
+	int fd = visit();
+
+	say(fd, request, strlen(request));
+	return hear(fd);
+}
+
+static void starts_with(const char *text, const char *start)
+{
+	if (strncmp(text, start, strlen(start)) != 0)
+		fail_msg("'%.60s' does not start with '%s'", text, start);
+}
+
+static void has(const char *text, const char *part)
+{
+	if (!strstr(text, part))
+		fail_msg("'%s' lacks '%s'", text, part);
+}
+
+static const char *body(const char *answer)
+{
+	const char *end = strstr(answer, "\r\n\r\n");
+
+	assert_non_null(end);
+	return end + 4;
+}
+
+static void metrics(void **s)
+{
+	const char *a = get("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
+	char length[64];
+
+	starts_with(a, "HTTP/1.1 200 OK\r\n");
+	has(a, "Content-Type: text/plain; version=0.0.4");
+	has(a, "Connection: close\r\n");
+	snprintf(length, sizeof(length), "Content-Length: %zu\r\n", strlen(body(a)));
+	has(a, length);
+	has(a, "\nmctunnel_build_info{version=\"" MCTUNNEL_VERSION "\"} 1\n");
+	has(a, "\nmctunnel_ready 1\n");
+	has(a, "\nmctunnel_agents 2\n");
+	has(a, "\n# TYPE mctunnel_worker_restarts_total counter\nmctunnel_worker_restarts_total 3\n");
+	has(a, "\nmctunnel_memory_objects{kind=\"other\"} 1\n"); /* this visit */
+	has(a, "\nmctunnel_memory_bytes{kind=\"conn\"} ");
+	has(a, "\nprocess_start_time_seconds ");
+	has(a, "\nprocess_resident_memory_bytes ");
+	has(a, "\nprocess_open_fds ");
+	has(a, "\nprocess_cpu_seconds_total ");
+	for (int i = 0; i < STAT_COUNT; i++)
+		has(a, stat_rows[i].name);
+}
+
+/* promtool's rules as far as they concern us: each family once, with help and type; only counters end in _total. */
+static void metrics_lint(void **s)
+{
+	char *text = strdup(body(get("GET /metrics HTTP/1.0\r\n\r\n"))), *rest = text, name[100] = "", kind[20] = "";
+
+	for (char *l; (l = strsep(&rest, "\n")) && rest;) {
+		if (strncmp(l, "# HELP ", 7) == 0) {
+			assert_int_equal(sscanf(l, "# HELP %99s", name), 1);
+			char again[120];
+			snprintf(again, sizeof(again), "\n# HELP %s ", name);
+			assert_null(strstr(rest, again));
+		} else if (strncmp(l, "# TYPE ", 7) == 0) {
+			char typed[100];
+			assert_int_equal(sscanf(l, "# TYPE %99s %19s", typed, kind), 2);
+			assert_string_equal(typed, name);
+			bool total = strlen(name) > 6 && strcmp(name + strlen(name) - 6, "_total") == 0;
+			assert_int_equal(total, strcmp(kind, "counter") == 0);
+		} else {
+			assert_int_equal(strncmp(l, name, strlen(name)), 0);
+			assert_true(l[strlen(name)] == ' ' || l[strlen(name)] == '{');
+		}
+	}
+	free(text);
+}
+
+static void labels_are_escaped(void **s)
+{
+	char *text;
+	size_t len;
+	FILE *f = open_memstream(&text, &len);
+
+	labelled(f, "m", "l", "a\"b\\c\nd", 1);
+	fclose(f);
+	assert_string_equal(text, "m{l=\"a\\\"b\\\\c\\nd\"} 1\n");
+	free(text);
+}
+
+static void health(void **s)
+{
+	assert_string_equal(body(get("GET /healthz HTTP/1.1\r\n\r\n")), "ok\n");
+	starts_with(get("GET /readyz HTTP/1.1\r\n\r\n"), "HTTP/1.1 200 ");
+	is_ready = false;
+	starts_with(get("GET /readyz HTTP/1.1\r\n\r\n"), "HTTP/1.1 503 ");
+	starts_with(get("GET /healthz HTTP/1.1\r\n\r\n"), "HTTP/1.1 200 ");
+	has(get("GET /metrics HTTP/1.1\r\n\r\n"), "\nmctunnel_ready 0\n");
+}
+
+static void status(void **s)
+{
+	const char *a = get("GET / HTTP/1.1\r\n\r\n");
+
+	starts_with(a, "HTTP/1.1 200 ");
+	has(a, "Content-Type: text/html");
+	has(a, "<tr><th>agents<td>2\n");
+}
+
+static void head_has_no_body(void **s)
+{
+	const char *a = get("HEAD /healthz HTTP/1.1\r\n\r\n");
+
+	starts_with(a, "HTTP/1.1 200 ");
+	has(a, "Content-Length: 3\r\n");
+	assert_string_equal(body(a), "");
+	assert_string_equal(body(get("HEAD /nothing HTTP/1.1\r\n\r\n")), "");
+}
+
+static void targets(void **s)
+{
+	starts_with(get("GET /healthz?now=1 HTTP/1.1\r\n\r\n"), "HTTP/1.1 200 ");
+	starts_with(get("GET http://host:9464/healthz HTTP/1.1\r\n\r\n"), "HTTP/1.1 200 ");
+	has(get("GET http://host HTTP/1.1\r\n\r\n"), "<h1>mctunnel");
+	starts_with(get("GET /healthz HTTP/1.0\n\n"), "HTTP/1.1 200 ");
+	starts_with(get("GET /healthz/ HTTP/1.1\r\n\r\n"), "HTTP/1.1 404 ");
+	starts_with(get("GET /../etc/passwd HTTP/1.1\r\n\r\n"), "HTTP/1.1 404 ");
+}
+
+static void bad_requests(void **s)
+{
+	const char *a = get("POST /metrics HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc");
+
+	starts_with(a, "HTTP/1.1 405 ");
+	has(a, "Allow: GET, HEAD\r\n");
+	starts_with(get("GET /metrics HTTP/2.0\r\n\r\n"), "HTTP/1.1 505 ");
+	starts_with(get("GET /metrics\r\n\r\n"), "HTTP/1.1 400 ");
+	starts_with(get("GET  /metrics HTTP/1.1\r\n\r\n"), "HTTP/1.1 400 ");
+	starts_with(get("GET /metrics HTTP/1.1 x\r\n\r\n"), "HTTP/1.1 400 ");
+	starts_with(get("\r\n\r\n"), "HTTP/1.1 400 ");
+	starts_with(get("\x16\x03\x01\n\n"), "HTTP/1.1 400 ");
+	int fd = visit();
+	say(fd, "GET /\0 HTTP/1.1\r\n\r\n", 19);
+	starts_with(hear(fd), "HTTP/1.1 400 ");
+}
+
+static void a_byte_at_a_time(void **s)
+{
+	const char *request = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
+	int fd = visit();
+
+	for (const char *p = request; *p; p++) {
+		say(fd, p, 1);
+		loop_turn(1);
+	}
+	assert_string_equal(body(hear(fd)), "ok\n");
+}
+
+static void oversize_head(void **s)
+{
+	char head[3 * HEAD_MAX];
+	int fd = visit();
+
+	memset(head, 'a', sizeof(head));
+	memcpy(head, "GET /metrics HTTP/1.1\r\nX: ", 26);
+	say(fd, head, sizeof(head));
+	starts_with(hear(fd), "HTTP/1.1 431 ");
+}
+
+static void largest_head(void **s)
+{
+	char head[HEAD_MAX];
+	int fd = visit();
+
+	memset(head, 'a', sizeof(head));
+	memcpy(head, "GET /healthz HTTP/1.1\r\nX: ", 26);
+	memcpy(head + HEAD_MAX - 4, "\r\n\r\n", 4);
+	say(fd, head, sizeof(head));
+	starts_with(hear(fd), "HTTP/1.1 200 ");
+}
+
+static void pipelined_garbage(void **s)
+{
+	char garbage[20000] = "GET /healthz HTTP/1.1\r\n\r\nGET /metrics HTTP/1.1\r\n\r\n";
+	int fd = visit();
+
+	say(fd, garbage, sizeof(garbage));
+	const char *a = hear(fd);
+	starts_with(a, "HTTP/1.1 200 ");
+	assert_string_equal(body(a), "ok\n");
+}
+
+static void comes_and_goes(void **s)
+{
+	int fd = visit();
+
+	loop_turn(10);
+	close(fd); /* RST: linger 0 */
+	loop_turn(10);
+	fd = visit();
+	say(fd, "GET /met", 8);
+	sock_orderly(fd);
+	close(fd);
+	for (int i = 0; i < 10 && web.visits_n; i++)
+		loop_turn(10);
+	assert_int_equal(web.visits_n, 0);
+}
+
+static void wait_for_visits(unsigned n)
+{
+	for (int i = 0; i < 1000 && web.visits_n != n; i++)
+		loop_turn(1);
+	assert_int_equal(web.visits_n, n);
+}
+
+/* Time passes for the timers, not for the test. */
+static void pass(uint64_t ms)
+{
+	uint64_t now = clock_us() + ms * 1000;
+
+	clock_set_us(now);
+	loop_turn(0);
+	loop_turn(0);
+}
+
+static void says_nothing(void **s)
+{
+	int fd = visit();
+
+	wait_for_visits(1);
+	pass(PATIENCE_MS - 100);
+	assert_int_equal(web.visits_n, 1);
+	pass(200);
+	assert_int_equal(web.visits_n, 0);
+	close(fd);
+}
+
+static void never_reads(void **s)
+{
+	int small = 1, fd = visit();
+
+	wait_for_visits(1);
+	struct visit *v = list_first(&web.visits, struct visit, node);
+	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)), 0);
+	assert_int_equal(setsockopt(conn_fd(v->conn), SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)), 0);
+	say(fd, "GET /metrics HTTP/1.1\r\n\r\n", 25);
+	for (int i = 0; i < 20; i++)
+		loop_turn(1);
+	assert_non_null(v->answer);
+	pass(PATIENCE_MS - 100);
+	assert_int_equal(web.visits_n, 1);
+	assert_string_equal(body(get("GET /healthz HTTP/1.1\r\n\r\n")), "ok\n"); /* others are served meanwhile */
+	pass(200);
+	assert_int_equal(web.visits_n, 0);
+	close(fd);
+}
+
+/* Who comes when the place is full waits in the kernel's queue, and is served when somebody leaves. */
+static void crowd(void **s)
+{
+	int fds[VISITS_MAX], late;
+
+	for (int i = 0; i < VISITS_MAX; i++) {
+		fds[i] = visit();
+		loop_turn(0);
+	}
+	wait_for_visits(VISITS_MAX);
+	late = visit();
+	assert_true(send(late, "GET /healthz HTTP/1.1\r\n\r\n", 25, 0) == 25);
+	for (int i = 0; i < 5; i++)
+		loop_turn(1);
+	assert_int_equal(web.visits_n, VISITS_MAX);
+	close(fds[0]);
+	assert_string_equal(body(hear(late)), "ok\n");
+	for (int i = 1; i < VISITS_MAX; i++)
+		close(fds[i]);
+	wait_for_visits(0);
+}
+
+static void closing_breaks_what_is_under_way(void **s)
+{
+	int fd = visit();
+
+	wait_for_visits(1);
+	metrics_close();
+	assert_int_equal(web.visits_n, 0);
+	metrics_close();
+	loop_turn(0);
+	close(fd);
+}
+
+#define test(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		test(metrics),
+		test(metrics_lint),
+		test(labels_are_escaped),
+		test(health),
+		test(status),
+		test(head_has_no_body),
+		test(targets),
+		test(bad_requests),
+		test(a_byte_at_a_time),
+		test(oversize_head),
+		test(largest_head),
+		test(pipelined_garbage),
+		test(comes_and_goes),
+		test(crowd),
+		test(closing_breaks_what_is_under_way),
+		test(says_nothing), /* from here on the clock is the test's */
+		test(never_reads),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
