@@ -1,5 +1,5 @@
 """Runs the scenarios of one test file: each with 1 and with N threads, in a folder of its own, with
-everything cleaned up whatever happens. Knows nothing of tunnels (see site.py).
+everything cleaned up whatever happens. Knows nothing of tunnels (see scene.py).
 
 A scenario is a function that takes a Run and raises when something is wrong. A file ends with
 harness.main(globals()), which runs every function whose name begins with test_; `-k WORD` picks some,

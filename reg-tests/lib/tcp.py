@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import queue
+import select
 import socket
 import struct
 import threading
@@ -276,3 +277,126 @@ class Chatter:
         self.thread.finish(what="the line-echo session")
         self.s.close()
         return self.times
+
+
+# ---- very many at once, in one thread ----
+
+class Crowd:
+    """An echo server in one thread, for very many connections."""
+
+    def __init__(self, run=None, address=None):
+        self.listener = listening(address or (run.host, run.port()))
+        self.listener.setblocking(False)
+        self.address = self.listener.getsockname()
+        self.target = text(self.address)
+        self.poll, self.socks, self.pending = select.epoll(), {}, {}
+        self.poll.register(self.listener, select.EPOLLIN)
+        self.closed = False
+        threading.Thread(target=self._turn, daemon=True).start()
+        if run:
+            run.undo.callback(self.close)
+
+    def close(self):
+        self.closed = True
+
+    def _turn(self):
+        while not self.closed:
+            for fd, events in self.poll.poll(0.2):
+                if fd == self.listener.fileno():
+                    self._accept()
+                else:
+                    try:
+                        self._serve(fd, self.socks[fd])
+                    except OSError:
+                        self._drop(fd)
+        for s in self.socks.values():
+            s.close()
+        self.listener.close()
+
+    def _accept(self):
+        for _ in range(100):
+            try:
+                s, _ = self.listener.accept()
+            except OSError:
+                return
+            s.setblocking(False)
+            self.socks[s.fileno()] = s
+            self.poll.register(s, select.EPOLLIN)
+
+    def _serve(self, fd, s):
+        data = self.pending.pop(fd, None)
+        if data is None:
+            data = s.recv(65536)
+        if not data:
+            s.shutdown(socket.SHUT_WR)
+            self._drop(fd)
+            return
+        try:
+            sent = s.send(data)
+        except BlockingIOError:
+            sent = 0
+        if sent < len(data):
+            self.pending[fd] = data[sent:]
+        self.poll.modify(fd, select.EPOLLOUT if sent < len(data) else select.EPOLLIN)
+
+    def _drop(self, fd):
+        self.socks.pop(fd).close()
+        self.pending.pop(fd, None)
+
+
+class _Member:
+    """One client of a crowd: sends n bytes and the end, wants them back and the end."""
+
+    def __init__(self, address, n, seed):
+        self.s = socket.socket()
+        self.s.setblocking(False)
+        self.error = self.s.connect_ex(address)
+        self.out, self.piece = pattern(n, seed), b""
+        self.sent, self.back, self.left = hashlib.sha256(), hashlib.sha256(), n
+        self.began, self.done = time.monotonic(), False
+
+    def write(self):
+        """False when everything is sent."""
+        if not self.piece:
+            self.piece = next(self.out, None)
+            if self.piece is None:
+                self.s.shutdown(socket.SHUT_WR)
+                return False
+            self.sent.update(self.piece)
+        self.piece = self.piece[self.s.send(self.piece):]
+        return True
+
+    def read(self):
+        data = self.s.recv(65536)
+        self.back.update(data)
+        self.left -= len(data)
+        self.done = not data
+
+    def verdict(self):
+        return self.left == 0 and self.back.digest() == self.sent.digest()
+
+
+def crowd(address, count, n, timeout=100):
+    """`count` clients at once, each sends n bytes to an echo server and checks what comes back. Returns the durations."""
+    poll, members, times = select.epoll(), {}, []
+    for i in range(count):
+        m = _Member(address, n, i)
+        members[m.s.fileno()] = m
+        poll.register(m.s, select.EPOLLOUT | select.EPOLLIN)
+    deadline = time.monotonic() + timeout
+    while members:
+        harness.check(time.monotonic() < deadline, "%d of %d sessions still not done after %d s" % (len(members), count, timeout))
+        for fd, events in poll.poll(1):
+            m = members[fd]
+            with contextlib.suppress(BlockingIOError):
+                if events & select.EPOLLOUT and not m.write():
+                    poll.modify(fd, select.EPOLLIN)
+            with contextlib.suppress(BlockingIOError):
+                if events & ~select.EPOLLOUT:
+                    m.read()
+            if m.done:
+                harness.check(m.verdict(), "bytes differ, or %d are missing" % m.left)
+                times.append(time.monotonic() - m.began)
+                del members[fd]
+                m.s.close()
+    return times

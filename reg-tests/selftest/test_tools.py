@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """The test tools against each other, without a tunnel: what they find later is then the program's doing."""
 import os
+import socket
+import subprocess
 import sys
 import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "lib"))
@@ -102,6 +104,22 @@ def test_chatter(run):
     say(harness.spread(c.stop()))
 
 
+def test_crowd(run):
+    say(harness.spread(tcp.crowd(tcp.Crowd(run).address, 1000, 65000)))
+
+
+def test_a_lost_byte_is_noticed(run):
+    def lossy(s):
+        data = tcp.recv_exactly(s, 1000)
+        s.sendall(data[:500] + data[501:])
+        s.shutdown(socket.SHUT_WR)
+
+    server = tcp.Server(run, lossy)
+    with tcp.open_socket(server.address) as s:
+        sent, received = tcp.exchange(s, 1000, 1)
+    check(sent != received, "not noticed")
+
+
 def test_certificates(run):
     began = time.monotonic()
     authority = pki.Pki(run.path("pki"))
@@ -119,7 +137,6 @@ def test_certificates(run):
 
 
 def authority_check(authority, file):
-    import subprocess
     return subprocess.run(("openssl", "verify", "-CAfile", "ca.pem", "-crl_check", "-CRLfile", "crl.pem", file), cwd=authority.dir,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True).stdout
 

@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+"""Stopping on purpose: at once, softly, and what ends then."""
+import os
+import signal
+import sys
+import time
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "lib"))
+import harness
+import scene
+import tcp
+from harness import check, equal, say
+
+
+def start(run):
+    server = tcp.Server(run, tcp.echo)
+    return scene.pair(run, {"echo": server.target}), server
+
+
+def test_stop_at_once(run):
+    for number in (signal.SIGTERM, signal.SIGINT):
+        p, server = start(run) if number == signal.SIGTERM else (p, server)
+        s = tcp.open_socket(p.listen["echo"])
+        s.sendall(b"x")
+        equal(tcp.recv_exactly(s, 1), b"x")
+        began = time.monotonic()
+        p.hub.stop(number)
+        say("stopped in %.0f ms" % (1000 * (time.monotonic() - began)))
+        tcp.expect_reset(s, "client")
+        check(isinstance(server.result(), ConnectionResetError), "the target saw no reset")
+        p.hub.start().wait_links(2)
+
+
+def test_soft_stop_lets_sessions_end(run):
+    p, _ = start(run)
+    chatter = tcp.Chatter(p.listen["echo"])
+    p.hub.signal(signal.SIGUSR1)
+    harness.wait_until(lambda: refused(p.listen["echo"]), "new clients to be refused")
+    chatter.go_on(20)
+    chatter.stop()
+    p.hub.ended(0)
+
+
+def test_soft_stop_has_a_limit(run):
+    p, _ = start(run)
+    s = tcp.open_socket(p.listen["echo"])
+    s.sendall(b"x")
+    equal(tcp.recv_exactly(s, 1), b"x")
+    began = time.monotonic()
+    p.hub.signal(signal.SIGUSR1)
+    tcp.expect_reset(s, "client")
+    p.hub.ended(0)
+    took = time.monotonic() - began
+    say("hard_stop_after = 5 s: ended after %.1f s" % took)
+    check(4 <= took <= 10, took)
+
+
+def test_agents_soft_stop(run):
+    """A draining agent gets no new sessions, those it has go on; another takes over."""
+    servers = [tcp.Server(run, tcp.banner("edge-%d" % i)) for i in (1, 2)]
+    hub = scene.Hub(run, {"web": "site-a/web"}, [scene.tunnel(agents=["edge-1", "edge-2"], balance="first")]).start().wait_ready()
+    agents = {}
+    for i, server in zip((1, 2), servers):
+        name = "edge-%d" % i
+        agents[name] = scene.Agent(run, hub.authority, [hub.address], [scene.service("web", server.target)], name=name).start()
+    hub.wait_links(4)
+    held = tcp.open_socket(hub.listen["web"])
+    lines = held.makefile("rb")
+    first = lines.readline().decode().strip()
+    other = "edge-2" if first == "edge-1" else "edge-1"
+    agents[first].signal(signal.SIGUSR1)
+    harness.wait_until(lambda: tcp.ask_name(hub.listen["web"]) == other, "the other agent to take over")
+    for _ in range(10):
+        equal(tcp.ask_name(hub.listen["web"]), other, "who serves")
+    held.sendall(b"still here\n")
+    equal(lines.readline(), b"still here\n", "the session on the draining agent")
+    held.shutdown(1)
+    equal(lines.read(), b"", "its end")
+    agents[first].ended(0)
+
+
+def refused(address):
+    try:
+        tcp.reset(tcp.open_socket(address))
+        return False
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False
+
+
+if __name__ == "__main__":
+    harness.main(globals())
