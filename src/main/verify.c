@@ -16,16 +16,15 @@ struct verify {
 	int result;
 };
 
-static void report(struct verify *v, const struct conf_where *at, bool alert, const char *key, const char *text)
+static void report(struct verify *v, const struct conf_where *at, const char *key, const char *text)
 {
 	char line[1024], place[512] = "";
 
 	if (at && at->file)
 		snprintf(place, sizeof(place), "%s:%d: ", at->file, at->line);
-	snprintf(line, sizeof(line), "%s[%s] %s%s%s", place, alert ? "ALERT" : "WARNING", key, key[0] ? ": " : "", text);
-	v->on_finding(v->arg, alert, line);
-	if (alert)
-		v->result = -1;
+	snprintf(line, sizeof(line), "%s[ALERT] %s%s%s", place, key, key[0] ? ": " : "", text);
+	v->on_finding(v->arg, true, line);
+	v->result = -1;
 }
 
 static const char *content_of(struct verify *v, const struct conf_where *at, const char *section, const char *key, const char *path)
@@ -41,7 +40,7 @@ static const char *content_of(struct verify *v, const struct conf_where *at, con
 		return content;
 	snprintf(name, sizeof(name), "%s.%s", section, key);
 	snprintf(text, sizeof(text), "cannot read '%s': %s", path, why);
-	report(v, at, true, name, text);
+	report(v, at, name, text);
 	return NULL;
 }
 
@@ -56,11 +55,7 @@ static void check_tls(struct verify *v, const struct conf_where *at, const char 
 	if (!f->cert || !f->key || !f->ca || (f->crl_path && !f->crl))
 		return;
 	if (tls_check(f, server, err, sizeof(err)) < 0)
-		report(v, at, true, section, err);
-	if (files_world_readable(v->conf->files, f->key_path)) {
-		snprintf(err, sizeof(err), "others than the owner may read the key '%s' (chmod 600)", f->key_path);
-		report(v, at, false, section, err);
-	}
+		report(v, at, section, err);
 }
 
 static void check_hub(struct verify *v)
@@ -88,7 +83,7 @@ static void check_privs(struct verify *v)
 	char err[512];
 
 	if (privs_prepare(v->conf, err, sizeof(err)) < 0)
-		report(v, NULL, true, "", err);
+		report(v, NULL, "", err);
 }
 
 int verify_conf(const struct conf *conf, conf_report *on_finding, void *arg)
