@@ -2,6 +2,7 @@
  * Owns the layout of the page, knows no key by name. */
 #include "mctunnel/conf/reference.h"
 
+#include "mctunnel/base/str.h"
 #include "mctunnel/conf/conf.h"
 #include "mctunnel/conf/schema.h"
 #include "mctunnel/conf/value.h"
@@ -14,7 +15,8 @@ static const char prose[] =
 	"                             mctunnel: configuration reference\n"
 	"                             =================================\n"
 	"\n"
-	"This page is written by the program itself (mctunnel -dK), from the tables that it reads configurations with.\n"
+	"This page is written by the program itself (mctunnel -dK), from the tables that it reads\n"
+	"configurations with.\n"
 	"\n"
 	"\n"
 	"1. Files\n"
@@ -22,18 +24,21 @@ static const char prose[] =
 	"\n"
 	"    mctunnel -f FILE|DIRECTORY [-f ...]\n"
 	"\n"
-	"Of a directory, the files *.cfg are read, in the order of their names' bytes; names that begin with a dot are not.\n"
-	"The groups global, defaults, hub and agent may stand once in all files together. The lists tunnels and listeners may\n"
-	"stand in each file; they are put together. The order of sections is free.\n"
+	"Of a directory, the files *.cfg are read, in the order of their names' bytes; names that begin\n"
+	"with a dot are not. The groups global, defaults, hub and agent may stand once in all files\n"
+	"together. The lists tunnels and listeners may stand in each file; they are put together. The\n"
+	"order of sections is free.\n"
 	"\n"
 	"    mctunnel -c -f FILE\n"
 	"\n"
-	"reads and checks everything, and starts nothing. All findings of all files are shown in one run, up to 50 alerts:\n"
+	"reads and checks everything, and starts nothing. All findings of all files are shown in one run,\n"
+	"up to 50 alerts:\n"
 	"\n"
 	"    FILE:LINE: [ALERT] listeners[0].bind: \"*:80\" is bound already as \"*:80\" at FILE:12\n"
 	"\n"
-	"An ALERT keeps the program from starting, a WARNING does not. Line 0 stands for the file as a whole. Elements of a list\n"
-	"count from 0. Of a file with a mistake in its syntax only the first one is shown.\n"
+	"An ALERT keeps the program from starting, a WARNING does not. Line 0 stands for the file as a\n"
+	"whole. Elements of a list count from 0. Of a file with a mistake in its syntax only the first\n"
+	"one is shown.\n"
 	"\n"
 	"\n"
 	"2. Language\n"
@@ -47,17 +52,21 @@ static const char prose[] =
 	"    array = [ \"a\", \"b\" ];           plain values of one type\n"
 	"    # a comment, // another, /* and one over several lines */\n"
 	"\n"
-	"Strings stand in double quotes; \\\" \\\\ \\n \\t \\xHH stand for characters. Two strings after each other are one (not in a\n"
-	"list, where a comma would be missing). Where a list of plain values is taken, a single one may be given without brackets.\n"
+	"Strings stand in double quotes; \\\" \\\\ \\n \\t \\xHH stand for characters. Two strings after each\n"
+	"other are one (not in a list, where a comma would be missing). Where a list of plain values is\n"
+	"taken, a single one may be given without brackets.\n"
 	"\n"
 	"    @include \"more.cfg\"\n"
 	"\n"
-	"alone in a line is replaced by that file, which is looked for in the folder of the file that includes it; 10 deep at most.\n"
+	"alone in a line is replaced by that file, which is looked for in the folder of the file that\n"
+	"includes it; 10 deep at most.\n"
 	"\n"
-	"In every string \"${NAME}\" is replaced by an environment variable; one that is not set is an error. \"${NAME-default}\" takes\n"
-	"the default instead. \"$${\" stands for \"${\" itself. A number may be written as a string, so that it can be a variable.\n"
+	"In every string \"${NAME}\" is replaced by an environment variable; one that is not set is an\n"
+	"error. \"${NAME-default}\" takes the default instead. \"$${\" stands for \"${\" itself. A number may\n"
+	"be written as a string, so that it can be a variable.\n"
 	"\n"
-	"Unknown keys are errors, not ignored. Keys that a later version will have are known and refused: see their status.\n"
+	"Unknown keys are errors, not ignored. Keys that a later version will have are known and refused:\n"
+	"see their status.\n"
 	"\n"
 	"Types:\n"
 	"\n"
@@ -73,8 +82,8 @@ static const char prose[] =
 	"              to dial: the same without \"*\", and \"host.name:443\".\n"
 	"    ROUTE     \"TUNNEL/SERVICE\".\n"
 	"\n"
-	"Files that are named here (certificates, keys, lists) are read once, at start and at each reload.\n"
-	"A key says \"at start only\" when a reload does not change it.\n"
+	"Files that are named here (certificates, keys, lists) are read once, at start and at each\n"
+	"reload. A key says \"at start only\" when a reload does not change it.\n"
 	"\n"
 	"\n"
 	"3. Sections\n"
@@ -160,7 +169,7 @@ static void entry(FILE *out, const struct row *row, const char *prefix)
 {
 	char key[128];
 
-	snprintf(key, sizeof(key), "%s.%s%s", prefix, row->name, row->kind == KIND_LIST ? "[]" : "");
+	snprintf(key, sizeof(key), "%s.%s", prefix, row->name);
 	key_line(out, row, key);
 	paragraph(out, 8, row->help);
 	if (row->later) {
@@ -172,8 +181,14 @@ static void entry(FILE *out, const struct row *row, const char *prefix)
 	if (row->kind == KIND_INT || row->kind == KIND_TIME || row->kind == KIND_SIZE)
 		limits(out, row);
 	default_line(out, row);
-	if (row->sub && !row->inherit)
-		section(out, row->sub, key);
+	if (!row->sub || row->inherit)
+		return;
+	if (row->sub->intro) {
+		fputc('\n', out);
+		paragraph(out, 8, row->sub->intro);
+	}
+	str_copy(key + strlen(key), sizeof(key) - strlen(key), row->kind == KIND_LIST ? "[]" : "");
+	section(out, row->sub, key);
 }
 
 static void section(FILE *out, const struct section *s, const char *key)

@@ -23,6 +23,7 @@ struct scan {
 	enum token token;
 	int line; /* of start */
 	int next_line;
+	int text_line, text_end; /* the last string over several lines */
 	int depth;
 	bool failed;
 };
@@ -48,7 +49,7 @@ static void quote(const struct scan *s, const char *at, char *out, size_t size)
 
 static bool __attribute__((format(printf, 4, 5))) wrong_at(struct scan *s, int line, const char *at, const char *fmt, ...)
 {
-	char sentence[256], quoted[300];
+	char sentence[320], quoted[300];
 	va_list ap;
 
 	if (s->failed)
@@ -57,6 +58,9 @@ static bool __attribute__((format(printf, 4, 5))) wrong_at(struct scan *s, int l
 	va_start(ap, fmt);
 	vsnprintf(sentence, sizeof(sentence), fmt, ap);
 	va_end(ap);
+	size_t len = strlen(sentence);
+	if (s->text_line && s->text_end == line)
+		snprintf(sentence + len, sizeof(sentence) - len, "; is a '\"' missing in line %d?", expand_where(s->e, s->text_line).line);
 	quote(s, at, quoted, sizeof(quoted));
 	alert_at(s->findings, expand_where(s->e, line), "syntax", "%s%s", sentence, quoted);
 	return false;
@@ -101,6 +105,10 @@ static enum token scan_text(struct scan *s)
 	}
 	if (*s->p)
 		s->p++;
+	if (s->next_line > s->line) {
+		s->text_line = s->line;
+		s->text_end = s->next_line;
+	}
 	if (s->p - s->start > SYNTAX_MAX_STRING)
 		wrong(s, "a string has at most 64 KiB");
 	return TEXT;
