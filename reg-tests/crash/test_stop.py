@@ -33,7 +33,7 @@ def test_stop_at_once(run):
 def test_soft_stop_lets_sessions_end(run):
     p, _ = start(run)
     chatter = tcp.Chatter(p.listen["echo"])
-    p.hub.signal(signal.SIGUSR1)
+    p.hub.send(signal.SIGUSR1)
     harness.wait_until(lambda: refused(p.listen["echo"]), "new clients to be refused")
     chatter.go_on(20)
     chatter.stop()
@@ -46,7 +46,7 @@ def test_soft_stop_has_a_limit(run):
     s.sendall(b"x")
     equal(tcp.recv_exactly(s, 1), b"x")
     began = time.monotonic()
-    p.hub.signal(signal.SIGUSR1)
+    p.hub.send(signal.SIGUSR1)
     tcp.expect_reset(s, "client")
     p.hub.ended(0)
     took = time.monotonic() - began
@@ -67,7 +67,7 @@ def test_agents_soft_stop(run):
     lines = held.makefile("rb")
     first = lines.readline().decode().strip()
     other = "edge-2" if first == "edge-1" else "edge-1"
-    agents[first].signal(signal.SIGUSR1)
+    agents[first].send(signal.SIGUSR1)
     harness.wait_until(lambda: tcp.ask_name(hub.listen["web"]) == other, "the other agent to take over")
     for _ in range(10):
         equal(tcp.ask_name(hub.listen["web"]), other, "who serves")

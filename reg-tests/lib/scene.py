@@ -51,7 +51,9 @@ def tunnel(name="site-a", agents=("edge-1",), services=("*",), **more):
 
 
 def service(name, target, **more):
-    return dict(name=name, target=target if isinstance(target, str) else tcp.text(target), **more)
+    """target: (host, port), a path, or as the configuration has it."""
+    written = isinstance(target, str) and not target.startswith("/")
+    return dict(name=name, target=target if written else tcp.text(target), **more)
 
 
 # ---- processes ----
@@ -113,13 +115,13 @@ class Program:
         os.kill(pid, signal.SIGKILL)
         return pid
 
-    def signal(self, number):
+    def send(self, number):
         self.popen.send_signal(number)
 
     def stop(self, number=signal.SIGTERM, code=0, timeout=harness.PATIENCE):
         """Asks it to stop and wants that exit code, and nobody left."""
         self.must_run()
-        self.signal(number)
+        self.send(number)
         self.ended(code, timeout)
 
     def ended(self, code, timeout=harness.PATIENCE):
