@@ -432,6 +432,7 @@ static void welcome(struct uplink *u, const struct hub_hello *h)
 	memcpy(u->advert->instance, h->instance, sizeof(u->advert->instance));
 	for (size_t i = 0; i < h->refused_n; i++)
 		log_warning("hub %s does not allow the service %s", h->name, h->refused[i]);
+	link_set_peer(l, h->instance); /* for sessions that come before the registry's answer */
 	link_heartbeat(l, h->heartbeat_interval_ms, h->heartbeat_timeout_ms);
 	sock_user_timeout(conn_fd(carrier_conn(u->carrier)), h->heartbeat_timeout_ms);
 	keep_ticket(u);
