@@ -26,6 +26,9 @@ void carrier_free(struct carrier *c);
 void carrier_finish(struct carrier *c);
 
 /* Move to another thread; between them only the message carries it. Attach: -1 when the loop refuses (carrier_free it). */
+/* Frees the buffers of the calling thread. */
+void carrier_thread_fini(void);
+
 void carrier_detach(struct carrier *c);
 int carrier_attach(struct carrier *c) __attribute__((warn_unused_result));
 

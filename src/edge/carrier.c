@@ -1,0 +1,269 @@
+/* A carrier: a link and the TLS connection it runs over. Reads and decrypts all that has come into the thread's buffer and gives it to the link; at
+ * the end of the turn takes what the link has to say and writes it with one call. Knows nothing of agents, hubs or sessions. */
+#include "mctunnel/edge/carrier.h"
+
+#include "mctunnel/base/bug.h"
+#include "mctunnel/base/mem.h"
+#include "mctunnel/base/str.h"
+#include "mctunnel/event/loop.h"
+#include "mctunnel/net/conn.h"
+#include "mctunnel/net/sock.h"
+#include "mctunnel/net/tls.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define INPUT_SIZE (256u << 10)
+#define OUTPUT_ALONE (256u << 10)  /* one session: large turns */
+#define OUTPUT_SHARED (128u << 10) /* several: a keystroke does not wait behind more than this */
+#define LOWAT_ALONE (1u << 20)
+#define LOWAT_SHARED (128u << 10)
+
+struct carrier {
+	struct conn *conn;       /* owned */
+	struct link *link;       /* owned */
+	const struct carrier_events *ev;
+	void *owner;             /* borrowed */
+	struct deferred flush, read, down;
+	enum reason why;
+	char text[192];
+	uint32_t lowat;
+	bool going_down, finishing;
+};
+
+static _Thread_local uint8_t *input, *output;
+
+static uint8_t *buffer(uint8_t **b, size_t size)
+{
+	if (!*b)
+		*b = xmalloc(size);
+	return *b;
+}
+
+void carrier_thread_fini(void)
+{
+	free(input);
+	free(output);
+	input = output = NULL;
+}
+
+static void go_down(struct carrier *c, enum reason why, const char *text)
+{
+	if (c->going_down)
+		return;
+	c->going_down = true;
+	c->why = why;
+	str_copy(c->text, sizeof c->text, text);
+	loop_undefer(&c->flush);
+	loop_undefer(&c->read);
+	loop_defer(&c->down);
+}
+
+static void run_down(struct deferred *d)
+{
+	struct carrier *c = container_of(d, struct carrier, down);
+	c->ev->on_down(c->owner, c->why, c->text);
+}
+
+/* ---- input ---- */
+
+static void read_some(struct carrier *c)
+{
+	struct iovec iov = {buffer(&input, INPUT_SIZE), INPUT_SIZE};
+	ssize_t n = conn_readv(c->conn, &iov, 1);
+	if (n > 0) {
+		int rv = link_input(c->link, iov.iov_base, (size_t)n); /* a broken link has said so by on_dead */
+		if (rv == 0 && c->conn->readable && !c->going_down)
+			loop_defer(&c->read);
+	} else if (n == 0) {
+		go_down(c, REASON_LINK_CLOSED, "closed by the other side");
+	} else if (n == CONN_FAILED) {
+		const char *text = tls_failure(c->conn);
+		go_down(c, REASON_LINK_CLOSED, text[0] ? text : strerror(c->conn->error));
+	}
+}
+
+static void run_read(struct deferred *d)
+{
+	struct carrier *c = container_of(d, struct carrier, read);
+	if (!c->going_down && c->conn->readable)
+		read_some(c);
+}
+
+/* ---- output ---- */
+
+/* The kernel's queue is kept short when other sessions have something to say, long for a bulk transfer of its own. */
+static void choose_lowat(struct carrier *c, uint32_t lowat)
+{
+	if (c->lowat == lowat)
+		return;
+	c->lowat = lowat;
+	sock_notsent_lowat(conn_fd(c->conn), lowat);
+}
+
+static void write_some(struct carrier *c)
+{
+	bool shared = link_sessions(c->link) > 1;
+	struct iovec iov = {buffer(&output, OUTPUT_ALONE), shared ? OUTPUT_SHARED : OUTPUT_ALONE};
+	choose_lowat(c, shared ? LOWAT_SHARED : LOWAT_ALONE);
+	ssize_t n = link_output(c->link, iov.iov_base, iov.iov_len);
+	if (n <= 0)
+		return;
+	iov.iov_len = (size_t)n;
+	ssize_t taken = conn_writev(c->conn, &iov, 1);
+	if (taken == CONN_FAILED) {
+		const char *text = tls_failure(c->conn);
+		go_down(c, REASON_LINK_CLOSED, text[0] ? text : strerror(c->conn->error));
+		return;
+	}
+	BUG_ON(taken != n); /* it was writable and had nothing unsent */
+	if (link_wants_output(c->link))
+		loop_defer(&c->flush);
+}
+
+static bool may_write(const struct carrier *c)
+{
+	return !c->going_down && tls_state(c->conn) == TLS_UP && conn_unsent(c->conn) == 0;
+}
+
+static void run_flush(struct deferred *d)
+{
+	struct carrier *c = container_of(d, struct carrier, flush);
+	if (may_write(c) && link_wants_output(c->link))
+		write_some(c);
+	if (c->finishing && may_write(c) && !link_wants_output(c->link))
+		go_down(c, REASON_DONE, "");
+}
+
+static void on_conn(struct conn *conn)
+{
+	struct carrier *c = conn->owner;
+	if (c->going_down)
+		return;
+	if (conn->readable || conn->hup)
+		loop_defer(&c->read);
+	if (c->finishing || link_wants_output(c->link))
+		loop_defer(&c->flush);
+}
+
+/* ---- events of the link ---- */
+
+static void on_output(void *owner)
+{
+	struct carrier *c = owner;
+	if (!c->going_down)
+		loop_defer(&c->flush);
+}
+
+static void on_hello(void *owner, enum h2_frame type, const char *json, size_t len)
+{
+	struct carrier *c = owner;
+	c->ev->on_hello(c->owner, type, json, len);
+}
+
+static void on_request(void *owner, int32_t stream, const struct h2_fields *f)
+{
+	struct carrier *c = owner;
+	if (c->ev->on_request)
+		c->ev->on_request(c->owner, stream, f);
+	else
+		link_refuse(c->link, stream, REASON_DENIED);
+}
+
+static void on_goaway(void *owner, enum reason why)
+{
+	struct carrier *c = owner;
+	c->ev->on_goaway(c->owner, why);
+}
+
+static void on_dead(void *owner, enum reason why)
+{
+	struct carrier *c = owner;
+	go_down(c, why, why == REASON_PROTOCOL ? h2_error(link_h2(c->link)) : reason_text(why));
+}
+
+static const struct link_events carrier_link_events = {
+	.on_output = on_output,
+	.on_hello = on_hello,
+	.on_request = on_request,
+	.on_goaway = on_goaway,
+	.on_dead = on_dead,
+};
+
+/* ---- life ---- */
+
+struct carrier *carrier_new(enum h2_role role, struct conn *conn, uint32_t max_streams, const struct carrier_events *ev, void *owner)
+{
+	struct carrier *c = mem_get(MEM_OTHER, sizeof *c);
+	if (!c)
+		return NULL;
+	c->ev = ev;
+	c->owner = owner;
+	c->conn = conn;
+	deferred_init(&c->flush, run_flush);
+	deferred_init(&c->read, run_read);
+	deferred_init(&c->down, run_down);
+	c->link = link_new(role, &carrier_link_events, c, max_streams);
+	if (!c->link) {
+		loop_undefer(&c->flush);
+		mem_put(MEM_OTHER, c);
+		return NULL;
+	}
+	conn->on_event = on_conn;
+	conn->owner = c;
+	loop_defer(&c->flush);
+	loop_defer(&c->read);
+	return c;
+}
+
+struct link *carrier_link(struct carrier *c)
+{
+	return c->link;
+}
+
+struct conn *carrier_conn(struct carrier *c)
+{
+	return c->conn;
+}
+
+static void undefer_all(struct carrier *c)
+{
+	loop_undefer(&c->flush);
+	loop_undefer(&c->read);
+	loop_undefer(&c->down);
+}
+
+void carrier_free(struct carrier *c)
+{
+	undefer_all(c);
+	link_free(c->link);
+	if (c->why == REASON_DONE)
+		conn_close(c->conn);
+	else
+		conn_abort(c->conn);
+	mem_put(MEM_OTHER, c);
+}
+
+void carrier_finish(struct carrier *c)
+{
+	c->finishing = true;
+	loop_defer(&c->flush);
+}
+
+void carrier_detach(struct carrier *c)
+{
+	undefer_all(c);
+	link_leave(c->link);
+	conn_detach(c->conn);
+}
+
+int carrier_attach(struct carrier *c)
+{
+	if (conn_attach(c->conn) != 0)
+		return -1;
+	link_arrive(c->link);
+	loop_defer(&c->read);
+	if (c->finishing || c->going_down)
+		loop_defer(c->going_down ? &c->down : &c->flush);
+	return 0;
+}

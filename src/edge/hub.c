@@ -1,0 +1,608 @@
+/* The hub's own port. A guest is a connection that arrived there: TLS, then the AGENT frame, then (if its certificate entitles it) a claim in the
+ * registry, a move to the thread that shall carry it, the HUB frame, and it is a link. Owns the guests of its thread; what the
+ * links carry is none of its business. */
+#include "mctunnel/edge/hub.h"
+
+#include "mctunnel/base/bug.h"
+#include "mctunnel/base/clock.h"
+#include "mctunnel/base/list.h"
+#include "mctunnel/base/log.h"
+#include "mctunnel/base/mem.h"
+#include "mctunnel/base/stat.h"
+#include "mctunnel/base/str.h"
+#include "mctunnel/base/timer.h"
+#include "mctunnel/conf/conf.h"
+#include "mctunnel/edge/carrier.h"
+#include "mctunnel/event/thread.h"
+#include "mctunnel/net/conn.h"
+#include "mctunnel/net/sock.h"
+#include "mctunnel/net/tls.h"
+#include "mctunnel/proto/hello.h"
+#include "mctunnel/tunnel/registry.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define ACCEPT_BATCH 32
+#define GREET_MS 10000        /* for handshake and AGENT frame together */
+#define PAUSE_MS 100          /* after running out of descriptors */
+#define CLAIM_AGAIN_MS 100    /* a name in use may be that of a dying link: ask again until the heartbeat would have told */
+#define RETRY_NAME_MS 5000
+#define RETRY_LIMIT_MS 5000
+#define LOG_BURST 50          /* lines about refused connections at once, and 10 a second from then on */
+
+enum guest_state { GUEST_HANDSHAKE, GUEST_SILENT, GUEST_CLAIMING, GUEST_UP, GUEST_REFUSED };
+
+struct guest {
+	struct list node;
+	enum guest_state state;
+	struct conn *conn;       /* owned until the carrier has it */
+	struct carrier *carrier; /* owned */
+	struct advert *advert;   /* shared */
+	struct timer timer;      /* deadline of the greeting; next claim */
+	uint64_t claim;
+	uint64_t began_ms;
+	char addr[ADDR_TEXT];
+	char **refused;          /* owned: services that the tunnel does not allow */
+	size_t refused_n;
+};
+
+struct door { /* a listening socket */
+	struct list node;
+	struct watch watch;
+	int fd;
+	struct tls *tls;
+	bool paused;
+};
+
+struct hub {
+	struct conf *conf;
+	struct tls *const *tls;
+	const uint8_t *instance;
+	struct list guests, doors;
+	struct timer resume;
+	unsigned handshakes;
+	uint32_t log_level;      /* of the bucket */
+	uint64_t log_ms, log_suppressed;
+	bool draining;
+};
+
+static _Thread_local struct hub hub;
+
+static void guest_free(struct guest *g);
+
+/* ---- log ---- */
+
+static bool may_log(void)
+{
+	uint64_t now = clock_ms(), leaked = (now - hub.log_ms) / 100;
+	if (leaked) {
+		hub.log_level = leaked > hub.log_level ? 0 : hub.log_level - (uint32_t)leaked;
+		hub.log_ms = now;
+	}
+	if (hub.log_level >= LOG_BURST) {
+		hub.log_suppressed++;
+		return false;
+	}
+	hub.log_level++;
+	return true;
+}
+
+static void log_guest(enum log_level level, const char *event, const struct guest *g, enum reason why, const char *text)
+{
+	struct log_rec r;
+	struct conn *c = g->carrier ? carrier_conn(g->carrier) : g->conn;
+	log_begin(&r, level, event);
+	log_str(&r, "agent", g->advert ? g->advert->name : NULL);
+	log_str(&r, "tunnel", g->advert ? g->advert->tunnel : NULL);
+	log_str(&r, "addr", g->addr);
+	log_str(&r, "cert", tls_peer_subject(c));
+	if (why != REASON_COUNT) {
+		log_str(&r, "reason", reason_word(why));
+		log_str(&r, "text", text);
+	} else {
+		log_str(&r, "version", g->advert->version);
+		log_str(&r, "resumed", tls_resumed(c) ? "yes" : "no");
+		log_int(&r, "services", (int64_t)g->advert->services_n);
+		log_int(&r, "ms", (int64_t)(clock_ms() - g->began_ms));
+	}
+	log_end(&r);
+}
+
+static void log_refusal(const struct guest *g, enum reason why, const char *text)
+{
+	stat_add(STAT_LINK_REFUSED, 1);
+	if (!may_log())
+		return;
+	if (hub.log_suppressed)
+		log_warning("%llu more connections to the hub's port were refused", (unsigned long long)hub.log_suppressed);
+	hub.log_suppressed = 0;
+	log_guest(LOG_WARNING, "link_refused", g, why, text);
+}
+
+/* ---- greeting ---- */
+
+static void send_hub_frame(struct guest *g, enum reason why, const char *text, uint32_t retry_ms)
+{
+	struct hub_hello h = {.protocol = HELLO_PROTOCOL, .accepted = why == REASON_COUNT, .retry_after_ms = retry_ms};
+	size_t len;
+	str_copy(h.name, sizeof h.name, hub.conf->hub.name);
+	str_copy(h.version, sizeof h.version, MCTUNNEL_VERSION);
+	memcpy(h.instance, hub.instance, sizeof h.instance);
+	h.heartbeat_interval_ms = hub.conf->hub.heartbeat_interval;
+	h.heartbeat_timeout_ms = hub.conf->hub.heartbeat_timeout;
+	h.resume_ms = hub.conf->defaults.resume;
+	if (!h.accepted) {
+		str_copy(h.reason, sizeof h.reason, reason_word(why));
+		str_copy(h.text, sizeof h.text, text);
+	}
+	h.refused = xcalloc(g->refused_n + 1, sizeof *h.refused);
+	for (; h.refused_n < g->refused_n; h.refused_n++)
+		str_copy(h.refused[h.refused_n], HELLO_NAME_MAX, g->refused[h.refused_n]);
+	char *json = hello_hub_build(&h, &len);
+	if (json)
+		link_hello(carrier_link(g->carrier), H2_FRAME_HUB, json, len);
+	free(json);
+	hello_hub_fini(&h);
+}
+
+static void refuse(struct guest *g, enum reason why, const char *text, uint32_t retry_ms)
+{
+	log_refusal(g, why, text);
+	if (g->claim)
+		registry_gone(g->claim);
+	g->claim = 0;
+	send_hub_frame(g, why, text, retry_ms);
+	g->state = GUEST_REFUSED;
+	timer_start(&g->timer, GREET_MS);
+	carrier_finish(g->carrier);
+}
+
+static const struct conf_tunnel *find_tunnel(const char *name)
+{
+	for (size_t i = 0; i < hub.conf->tunnels_n; i++)
+		if (strcmp(hub.conf->tunnels[i].name, name) == 0)
+			return &hub.conf->tunnels[i];
+	return NULL;
+}
+
+static bool has_name(const struct conn *c, const char *name)
+{
+	char text[256];
+	size_t n = tls_peer_name(c, 0, text, sizeof text);
+	for (size_t i = 0; i < n; i++) {
+		tls_peer_name(c, i, text, sizeof text);
+		if (strcmp(text, name) == 0)
+			return true;
+	}
+	return false;
+}
+
+/* The certificate decides, never what the frame says. NULL: entitled. */
+static const char *objection(const struct guest *g, const struct agent_hello *h, const struct conf_tunnel *t)
+{
+	if (h->protocol != HELLO_PROTOCOL)
+		return "speaks another version of the link protocol";
+	if (!t)
+		return "there is no such tunnel here";
+	if (!has_name(carrier_conn(g->carrier), h->name))
+		return "the agent's name is not in its certificate";
+	for (size_t i = 0; i < t->agents.n; i++)
+		if (strcmp(t->agents.v[i], h->name) == 0)
+			return NULL;
+	return "the tunnel does not list this agent";
+}
+
+static bool allowed(const struct conf_tunnel *t, const char *service)
+{
+	for (size_t i = 0; i < t->services.n; i++)
+		if (str_glob(t->services.v[i], service))
+			return true;
+	return false;
+}
+
+static void forget_refused(struct guest *g)
+{
+	for (size_t i = 0; i < g->refused_n; i++)
+		free(g->refused[i]);
+	free(g->refused);
+	g->refused = NULL;
+	g->refused_n = 0;
+}
+
+static void refuse_service(struct guest *g, const char *service, const struct agent_hello *h)
+{
+	g->refused = xrealloc(g->refused, (g->refused_n + 1) * sizeof *g->refused);
+	g->refused[g->refused_n++] = xstrdup(service);
+	if (may_log()) {
+		struct log_rec r;
+		log_begin(&r, LOG_WARNING, "service_refused");
+		log_str(&r, "agent", h->name);
+		log_str(&r, "tunnel", h->tunnel);
+		log_str(&r, "service", service);
+		log_str(&r, "addr", g->addr);
+		log_str(&r, "reason", reason_word(REASON_DENIED));
+		log_str(&r, "text", "the tunnel does not allow this service");
+		log_end(&r);
+	}
+}
+
+static struct advert *make_advert(struct guest *g, const struct agent_hello *h, const struct conf_tunnel *t)
+{
+	struct advert *a = advert_new();
+	str_copy(a->name, sizeof a->name, h->name);
+	str_copy(a->tunnel, sizeof a->tunnel, h->tunnel);
+	str_copy(a->addr, sizeof a->addr, g->addr);
+	str_copy(a->version, sizeof a->version, h->version);
+	memcpy(a->instance, h->instance, sizeof a->instance);
+	a->draining = h->draining;
+	a->services = xcalloc(h->services_n + 1, sizeof *a->services);
+	forget_refused(g);
+	for (size_t i = 0; i < h->services_n; i++) {
+		if (allowed(t, h->services[i].name))
+			a->services[a->services_n++] = h->services[i];
+		else
+			refuse_service(g, h->services[i].name, h);
+	}
+	return a;
+}
+
+static void claim(struct guest *g);
+
+static void update(struct guest *g, const struct agent_hello *h, const struct conf_tunnel *t)
+{
+	struct advert *a = make_advert(g, h, t);
+	if (strcmp(a->name, g->advert->name) != 0 || strcmp(a->tunnel, g->advert->tunnel) != 0 ||
+	    memcmp(a->instance, g->advert->instance, sizeof a->instance) != 0) {
+		advert_put(a);
+		refuse(g, REASON_PROTOCOL, "the agent changed its name on a link", 0);
+		return;
+	}
+	advert_put(g->advert);
+	g->advert = a;
+	registry_update(g->claim, a);
+	send_hub_frame(g, REASON_COUNT, "", 0);
+}
+
+static void greet(struct guest *g, const struct agent_hello *h)
+{
+	const struct conf_tunnel *t = find_tunnel(h->tunnel);
+	const char *why_not = objection(g, h, t);
+	if (why_not) {
+		char text[160];
+		struct strbuf b;
+		strbuf_init(&b, text, sizeof text);
+		strbuf_add(&b, "%s (agent %s, tunnel %s)", why_not, h->name, h->tunnel);
+		refuse(g, REASON_IDENTITY, text, 0);
+		return;
+	}
+	if (g->state == GUEST_UP) {
+		update(g, h, t);
+		return;
+	}
+	g->advert = make_advert(g, h, t);
+	g->state = GUEST_CLAIMING;
+	g->began_ms = clock_ms();
+	claim(g);
+}
+
+static void on_hello(void *owner, enum h2_frame type, const char *json, size_t len)
+{
+	struct guest *g = owner;
+	struct agent_hello h;
+	char err[160];
+	if (type != H2_FRAME_AGENT || (g->state != GUEST_SILENT && g->state != GUEST_UP))
+		return;
+	if (hello_agent_parse(&h, json, len, err, sizeof err) != 0) {
+		refuse(g, REASON_PROTOCOL, err, 0);
+		return;
+	}
+	greet(g, &h);
+	hello_agent_fini(&h);
+}
+
+/* ---- joining ---- */
+
+static void join(struct guest *g)
+{
+	struct link *l = carrier_link(g->carrier);
+	timer_stop(&g->timer);
+	g->state = GUEST_UP;
+	sock_user_timeout(conn_fd(carrier_conn(g->carrier)), hub.conf->hub.heartbeat_timeout);
+	link_heartbeat(l, hub.conf->hub.heartbeat_interval, hub.conf->hub.heartbeat_timeout);
+	send_hub_frame(g, REASON_COUNT, "", 0);
+	stat_add(STAT_LINKS, 1);
+	log_guest(LOG_NOTICE, "link_up", g, REASON_COUNT, NULL);
+	registry_up(g->claim, l, g->advert);
+	if (hub.draining)
+		link_goaway(l, REASON_DRAINING);
+}
+
+struct move_msg {
+	struct msg msg;
+	struct guest *guest;
+};
+
+static void run_arrive(struct msg *m)
+{
+	struct move_msg *mm = container_of(m, struct move_msg, msg);
+	struct guest *g = mm->guest;
+	free(mm);
+	list_add(&hub.guests, &g->node);
+	if (carrier_attach(g->carrier) != 0) {
+		log_guest(LOG_ERROR, "link_refused", g, REASON_RESOURCES, strerror(errno));
+		guest_free(g);
+		return;
+	}
+	join(g);
+}
+
+static void move(struct guest *g, int thread)
+{
+	struct move_msg *mm = xcalloc(1, sizeof *mm);
+	mm->msg.run = run_arrive;
+	mm->guest = g;
+	timer_stop(&g->timer);
+	list_del(&g->node);
+	carrier_detach(g->carrier);
+	thread_post(thread, &mm->msg);
+}
+
+static void on_verdict(void *arg, const struct registry_verdict *v)
+{
+	struct guest *g = arg;
+	if (v->accepted && v->thread == thread_self())
+		join(g);
+	else if (v->accepted)
+		move(g, v->thread);
+	else if (v->why == REASON_NAME_IN_USE && clock_ms() - g->began_ms <= hub.conf->hub.heartbeat_timeout)
+		timer_start(&g->timer, CLAIM_AGAIN_MS);
+	else
+		refuse(g, v->why, reason_text(v->why), v->why == REASON_NAME_IN_USE ? RETRY_NAME_MS : RETRY_LIMIT_MS);
+}
+
+static void claim(struct guest *g)
+{
+	g->claim = registry_claim(g->advert, true, hub.conf->hub.max_links, on_verdict, g);
+}
+
+static void on_timer(struct timer *t)
+{
+	struct guest *g = container_of(t, struct guest, timer);
+	if (g->state == GUEST_CLAIMING) {
+		claim(g);
+		return;
+	}
+	if (g->state != GUEST_REFUSED)
+		log_refusal(g, REASON_PROTOCOL, "no TLS handshake and AGENT frame within 10 s");
+	guest_free(g);
+}
+
+/* ---- the carrier's events ---- */
+
+static void on_goaway(void *owner, enum reason why)
+{
+	struct guest *g = owner;
+	if (g->state == GUEST_UP)
+		registry_retire(g->claim);
+}
+
+static void on_down(void *owner, enum reason why, const char *text)
+{
+	struct guest *g = owner;
+	if (g->state == GUEST_UP) {
+		log_guest(why == REASON_DONE ? LOG_NOTICE : LOG_WARNING, "link_down", g, why, text);
+		if (why != REASON_DONE)
+			stat_add(STAT_LINK_BROKEN, 1);
+	} else if (g->state != GUEST_REFUSED) {
+		log_refusal(g, why, text);
+	}
+	guest_free(g);
+}
+
+static const struct carrier_events guest_events = {
+	.on_hello = on_hello,
+	.on_goaway = on_goaway,
+	.on_down = on_down,
+};
+
+/* ---- arriving ---- */
+
+static void open_doors(void);
+
+static void handshake_over(void)
+{
+	hub.handshakes--;
+	open_doors();
+}
+
+static void guest_free(struct guest *g)
+{
+	if (g->state == GUEST_HANDSHAKE)
+		handshake_over();
+	timer_stop(&g->timer);
+	list_del(&g->node);
+	if (g->state == GUEST_UP)
+		stat_add(STAT_LINKS, -1);
+	if (g->carrier) {
+		link_down(carrier_link(g->carrier), REASON_LINK_CLOSED, registry_parking(g->claim));
+		if (g->claim)
+			registry_gone(g->claim);
+		carrier_free(g->carrier);
+	} else if (g->conn) {
+		conn_abort(g->conn);
+	}
+	advert_put(g->advert);
+	forget_refused(g);
+	mem_put(MEM_OTHER, g);
+}
+
+static void handshake_done(struct guest *g)
+{
+	handshake_over();
+	g->state = GUEST_SILENT;
+	stat_add(STAT_LINK_HANDSHAKES, 1);
+	if (tls_resumed(g->conn))
+		stat_add(STAT_LINK_HANDSHAKES_RESUMED, 1);
+	g->carrier = carrier_new(H2_HUB, g->conn, 0, &guest_events, g);
+	if (!g->carrier) {
+		log_refusal(g, REASON_RESOURCES, reason_text(REASON_RESOURCES));
+		guest_free(g);
+		return;
+	}
+	g->conn = NULL;
+}
+
+static void on_conn(struct conn *c)
+{
+	struct guest *g = c->owner;
+	switch (tls_state(c)) {
+	case TLS_HANDSHAKING: break;
+	case TLS_UP: handshake_done(g); break;
+	case TLS_FAILED:
+		log_refusal(g, REASON_IDENTITY, tls_failure(c));
+		guest_free(g);
+		break;
+	}
+}
+
+static void welcome(struct door *d, int fd, const struct addr *from)
+{
+	struct guest *g = mem_get(MEM_OTHER, sizeof *g);
+	struct conn *plain = g ? conn_tcp(fd, on_conn, g) : NULL;
+	if (!plain) {
+		mem_put(MEM_OTHER, g);
+		close(fd);
+		return;
+	}
+	list_init(&g->node);
+	timer_init(&g->timer, on_timer);
+	addr_text(from, g->addr, sizeof g->addr);
+	g->conn = tls_accept(d->tls, plain, on_conn, g);
+	if (!g->conn) {
+		conn_abort(plain);
+		mem_put(MEM_OTHER, g);
+		return;
+	}
+	list_add(&hub.guests, &g->node);
+	hub.handshakes++;
+	timer_start(&g->timer, GREET_MS);
+}
+
+static unsigned handshake_limit(void)
+{
+	unsigned n = hub.conf->hub.handshakes / (unsigned)thread_count();
+	return n ? n : 1;
+}
+
+static void pause_door(struct door *d)
+{
+	if (d->paused)
+		return;
+	d->paused = true;
+	loop_unwatch(&d->watch);
+}
+
+static void on_door(struct watch *w, unsigned events)
+{
+	struct door *d = container_of(w, struct door, watch);
+	for (int i = 0; i < ACCEPT_BATCH; i++) {
+		struct addr from, local;
+		if (hub.handshakes >= handshake_limit()) {
+			pause_door(d); /* opened when one is over: the others wait in the kernel's queue */
+			return;
+		}
+		int fd = sock_accept(d->fd, &from, &local);
+		if (fd >= 0) {
+			welcome(d, fd, &from);
+		} else if (errno == EAGAIN) {
+			return;
+		} else {
+			stat_add(STAT_ACCEPT_PAUSED, 1);
+			pause_door(d);
+			timer_start(&hub.resume, PAUSE_MS);
+			return;
+		}
+	}
+}
+
+static void open_doors(void)
+{
+	list_for_each (n, &hub.doors) {
+		struct door *d = container_of(n, struct door, node);
+		if (!d->paused || hub.handshakes >= handshake_limit() || timer_running(&hub.resume))
+			continue;
+		if (loop_watch_listener(&d->watch, d->fd, on_door) == 0)
+			d->paused = false;
+		else
+			timer_start(&hub.resume, PAUSE_MS);
+	}
+}
+
+static void on_resume(struct timer *t)
+{
+	open_doors();
+}
+
+int hub_open(int fd, unsigned bind)
+{
+	struct door *d = xcalloc(1, sizeof *d);
+	BUG_ON(bind >= hub.conf->hub.bind_n);
+	d->fd = fd;
+	d->tls = hub.tls[bind];
+	d->paused = true;
+	list_init(&d->node);
+	if (loop_watch_listener(&d->watch, fd, on_door) != 0) {
+		free(d);
+		return -1;
+	}
+	d->paused = false;
+	list_add(&hub.doors, &d->node);
+	return 0;
+}
+
+void hub_close_all(void)
+{
+	list_for_each_safe (n, &hub.doors) {
+		struct door *d = container_of(n, struct door, node);
+		pause_door(d);
+		list_del(&d->node);
+		free(d);
+	}
+	timer_stop(&hub.resume);
+}
+
+void hub_drain(void)
+{
+	hub.draining = true;
+	list_for_each (n, &hub.guests) {
+		struct guest *g = container_of(n, struct guest, node);
+		if (g->state == GUEST_UP)
+			link_goaway(carrier_link(g->carrier), REASON_DRAINING);
+	}
+}
+
+void hub_stop(void)
+{
+	while (!list_empty(&hub.guests))
+		guest_free(list_first(&hub.guests, struct guest, node));
+}
+
+void hub_init(struct conf *conf, struct tls *const *tls, const uint8_t instance[16])
+{
+	memset(&hub, 0, sizeof hub);
+	hub.conf = conf;
+	hub.tls = tls;
+	hub.instance = instance;
+	list_init(&hub.guests);
+	list_init(&hub.doors);
+	timer_init(&hub.resume, on_resume);
+}
+
+void hub_fini(void)
+{
+	hub_close_all();
+	hub_stop();
+}
