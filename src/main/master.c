@@ -91,13 +91,8 @@ static void write_title(const struct master_options *o)
 static int run_worker(struct master *m, int control)
 {
 	struct worker_args args = { m->conf, m->sockets, m->sockets_n, m->shared, control };
-	char err[256];
 
-	if (privs_drop(err, sizeof(err)) < 0) {
-		log_alert("the worker cannot start: %s", err);
-		return 1;
-	}
-	return worker_run(&args);
+	return worker_run(&args); /* drops its privileges once it has what needs them */
 }
 
 static void become_worker(struct master *m, int control)

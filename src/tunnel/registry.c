@@ -277,7 +277,7 @@ static struct entry *next_entry(struct peer *p)
 /* Hub: the parked sessions of an agent instance go on over its links. */
 static void unpark(struct peer *p)
 {
-	if (!of_agent(p->advert))
+	if (me.stopping || !of_agent(p->advert))
 		return; /* an agent waits for the hub to ask */
 	list_for_each_safe (n, &p->parked) {
 		struct entry *e = next_entry(p);
@@ -811,13 +811,18 @@ static void end_parked(void)
 	session_end_list(&me.nowhere, REASON_STOPPED);
 }
 
-void registry_fini(void)
+void registry_stop(void)
 {
-	size_t pos = 0;
 	me.stopping = true;
 	me.on_change = NULL;
 	loop_undefer(&me.change);
 	end_parked();
+}
+
+void registry_fini(void)
+{
+	size_t pos = 0;
+	registry_stop();
 	for (struct entry *e; (e = map_next(me.entries, &pos));)
 		free(e);
 	pos = 0;

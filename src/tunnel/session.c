@@ -948,6 +948,15 @@ void session_stop_all(enum reason why)
 	session_end_list(loose_list(), why);
 }
 
+void session_thread_fini(void)
+{
+	free(slices);
+	free(table);
+	slices = NULL;
+	table = NULL;
+	table_size = 0;
+}
+
 /* ---- what others may know ---- */
 
 const char *session_id(const struct session *s)

@@ -34,6 +34,7 @@ struct advert *advert_get(struct advert *a);
 void advert_put(struct advert *a);
 
 void registry_init(void); /* each thread, before anything else here */
+void registry_stop(void); /* no session goes on elsewhere any more; parked ones end with STOPPED (again after links went down) */
 void registry_fini(void);
 
 /* A link of this thread was greeted: may it join? on_verdict is called once, later in this turn or in a later one, on this thread, unless the claim's link id was withdrawn

@@ -96,6 +96,7 @@ uint32_t session_epoch(const struct session *s);
 /* Ends every session of a parking list / every one of this thread that is neither on a link nor parked. */
 void session_end_list(struct list *parked, enum reason why);
 void session_stop_all(enum reason why);
+void session_thread_fini(void); /* the thread ends: frees its tables */
 
 /* For link.c: what the stream of the session says. */
 void session_answered(struct session *s, const struct h2_fields *f);
