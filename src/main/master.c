@@ -88,11 +88,12 @@ static void write_title(const struct master_options *o)
 	memcpy(o->argv[0], title, size > sizeof(title) ? sizeof(title) : size - 1);
 }
 
+/* The worker gives up its privileges itself, when it has read what only they let it read. */
 static int run_worker(struct master *m, int control)
 {
-	struct worker_args args = { m->conf, m->sockets, m->sockets_n, m->shared, control };
+	const struct worker_args args = { m->conf, m->sockets, m->sockets_n, m->shared, control };
 
-	return worker_run(&args); /* drops its privileges once it has what needs them */
+	return worker_run(&args);
 }
 
 static void become_worker(struct master *m, int control)
