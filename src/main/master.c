@@ -458,7 +458,7 @@ static int prepare(struct master *m)
 
 	if (privs_possible(err, sizeof(err)) < 0)
 		return say(err);
-	if (privs_raise_files(m->conf, err, sizeof(err)) < 0)
+	if (privs_raise_files(m->conf, err, sizeof(err)) < 0 && !m->options->quiet)
 		fprintf(stderr, "[WARNING] %s\n", err);
 	notify_open(m->conf->global.health_file); /* before daemonising: WATCHDOG_PID is ours of now */
 	if (m->options->daemonise && daemonise_start() < 0)

@@ -96,7 +96,7 @@ static void apply(struct options *o, enum option_id id, const char *arg)
 	case OPT_PID_FILE: o->master.pid_file = arg; break;
 	case OPT_ONE: o->master.no_master = true; break;
 	case OPT_DEBUG: o->debug = o->master.debug = true; break;
-	case OPT_QUIET: o->quiet = true; break;
+	case OPT_QUIET: o->quiet = o->master.quiet = true; break;
 	case OPT_VERSION: o->version = 1; break;
 	case OPT_BUILD: o->version = 2; break;
 	case OPT_REFERENCE: o->reference = true; break;

@@ -10,6 +10,7 @@ struct conf;
 struct master_options {
 	bool daemonise;       /* -D */
 	bool no_master;       /* -1: run the worker in this process */
+	bool quiet;           /* -q: no warnings */
 	bool debug;           /* -d: log at level debug whatever the configuration says */
 	const char *pid_file; /* -p, or NULL */
 	int argc;             /* the program's arguments, borrowed: the worker writes its title over them; may be 0 */
