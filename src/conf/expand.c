@@ -18,6 +18,7 @@ struct frame { /* a file being expanded */
 	const struct frame *up;
 	const char *path; /* borrowed from the files */
 	int line, since;  /* current line; where the string or comment began */
+	int long_string;  /* where the first string over several lines began */
 	enum inside inside;
 };
 
@@ -168,6 +169,8 @@ static int expand_line(struct expansion *x, struct frame *fr, const char *p, con
 	if (end > p && end[-1] == '\r')
 		end--;
 	follow(fr, p, end);
+	if (fr->inside == STRING && fr->long_string == 0)
+		fr->long_string = fr->since;
 	add_text(x->out, p, (size_t)(end - p));
 	add_text(x->out, "\n", 1);
 	x->out->lines++;
@@ -187,7 +190,8 @@ static int expand_text(struct expansion *x, struct frame *fr, const char *p, con
 		p = eol + 1;
 	}
 	if (fr->inside == STRING)
-		return complain(x, fr->path, fr->since, "a string begins here and never ends: '\"' is missing");
+		/* Where quotes are odd, the first string that left its line is the likely place. */
+		return complain(x, fr->path, fr->long_string, "a string begins here and does not end in its line: is '\"' missing?");
 	if (fr->inside == COMMENT)
 		return complain(x, fr->path, fr->since, "a comment begins here and never ends: \"*/\" is missing");
 	return 0;

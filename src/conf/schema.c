@@ -164,7 +164,8 @@ static const struct row tunnel_rows[] = {
 static const struct section tunnels = { .name = "tunnels", ROWS(tunnel_rows), .size = sizeof(struct conf_tunnel),
 	.at = offsetof(struct conf_tunnel, at), .intro = "The sites: which agents may serve each, and what they may offer there. What is not named is denied.",
 	.example = "tunnels = (\n"
-		   "  { name = \"site-a\"; agents = [ \"edge-1\", \"edge-2\" ]; services = [ \"web\", \"db-*\" ]; balance = \"leastconn\"; }\n"
+		   "  { name = \"site-a\"; agents = [ \"edge-1\", \"edge-2\" ]; services = [ \"web\", \"db-*\" ];\n"
+		   "    balance = \"leastconn\"; }\n"
 		   ");" };
 
 static const struct row listener_rows[] = {
@@ -184,7 +185,8 @@ static const struct section listeners = { .name = "listeners", ROWS(listener_row
 	.at = offsetof(struct conf_listener, at), .intro = "Addresses of the hub where clients arrive, and where they are taken from there.",
 	.example = "listeners = (\n"
 		   "  { name = \"ssh\"; bind = \"*:2222\"; route = \"site-a/ssh\"; },\n"
-		   "  { name = \"web\"; bind = [ \"*:80\", \"[::1]:8080\" ]; route = [ \"site-a/web\", \"site-b/web\" ]; timeouts = { idle = \"5m\"; }; }\n"
+		   "  { name = \"web\"; bind = [ \"*:80\", \"[::1]:8080\" ]; route = [ \"site-a/web\", \"site-b/web\" ];\n"
+		   "    timeouts = { idle = \"5m\"; }; }\n"
 		   ");" };
 
 static const struct row agent_tls_rows[] = {

@@ -132,7 +132,7 @@ static int read_number(const struct parse *p, uint64_t *out)
 
 static int parse_number(const struct parse *p, void *field)
 {
-	uint64_t n;
+	uint64_t n = 0;
 
 	if (read_number(p, &n) < 0)
 		return -1;
