@@ -101,7 +101,7 @@ void findings_mark(struct findings *f, const void *field, struct conf_where at, 
 
 static const struct mark *mark_of(const struct findings *f, const void *field, const void *owner)
 {
-	static const struct mark none;
+	static const struct mark none = { .key = "configuration" };
 	const struct mark *m = map_get(f->marks, &field, sizeof(field));
 
 	if (!m)

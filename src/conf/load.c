@@ -146,6 +146,15 @@ static void load_default(const struct row *row, void *field)
 		die("default of %s: %s", row->name, err);
 }
 
+static void set_place(struct load *l, const struct section *section, const config_setting_t *group, char *base)
+{
+	if (section->at == NO_PLACE)
+		return;
+	struct conf_where *at = (struct conf_where *)(base + section->at);
+	*at = where(group);
+	findings_mark(l->findings, at, *at, l->key);
+}
+
 static void load_group(struct load *l, const struct section *section, const config_setting_t *group, char *base, bool fill);
 
 static void load_list(struct load *l, const struct row *row, const config_setting_t *const *lists, size_t lists_n, char *base)
@@ -167,6 +176,7 @@ static void load_list(struct load *l, const struct row *row, const config_settin
 		for (int j = 0; j < config_setting_length(lists[i]); j++, at++) {
 			config_setting_t *s = config_setting_get_elem(lists[i], (unsigned)j);
 			size_t up = key_down(l, NULL, j);
+			set_place(l, row->sub, s, v + at * row->sub->size);
 			if (config_setting_is_group(s))
 				load_group(l, row->sub, s, v + at * row->sub->size, true);
 			else
@@ -227,15 +237,6 @@ static void unknown_key(struct load *l, const struct section *section, const con
 		suggest_try(&g, section->rows[i].name);
 	alert_at(l->findings, where(s), l->key, "unknown key '%.64s'%s", name, suggest_text(&g));
 	key_back(l, up);
-}
-
-static void set_place(struct load *l, const struct section *section, const config_setting_t *group, char *base)
-{
-	if (section->at == NO_PLACE)
-		return;
-	struct conf_where *at = (struct conf_where *)(base + section->at);
-	*at = where(group);
-	findings_mark(l->findings, at, *at, l->key);
 }
 
 /* group NULL: only the defaults. fill false: what is not given stays as it is. */
