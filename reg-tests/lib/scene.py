@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
 
 import harness
@@ -69,7 +70,6 @@ class Program:
         self.log_path, self.err_path = run.path(name + ".log"), run.path(name + ".err")
         self.config_path = run.path(name + ".cfg")
         run.logs += [self.log_path, self.err_path]
-        run.undo.callback(self._last_look)
         self.popen, self.stopped = None, True
         self.configure(config)
 
@@ -90,7 +90,8 @@ class Program:
         self.stopped = False
         with open(self.err_path, "ab") as err:
             self.popen = proc.start(self.run, [*self.launcher, self.program, "-f", self.config_path],
-                                    stdin=open(os.devnull), stdout=err, stderr=err, env=env)
+                                    stdin=subprocess.DEVNULL, stdout=err, stderr=err, env=env)
+        self.run.undo.callback(self._last_look)
         return self
 
     def running(self):
