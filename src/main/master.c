@@ -1,6 +1,7 @@
 /* The master: holds the listening sockets, keeps one worker alive, tells systemd and keepalived.
  * It forks the worker without exec: the child has the checked configuration and the sockets in memory, so a crash costs
- * milliseconds. It parses nothing that comes from a network, and talks to its worker in single bytes.
+ * milliseconds. For that it has a single thread, and writes its few log lines itself: a fork takes no other thread along, but
+ * whatever locks it held. It parses nothing that comes from a network, and talks to its worker in single bytes.
  * What a worker does, and when one is to be given up (respawn.c), it does not know. */
 #define _GNU_SOURCE
 #include "mctunnel/main/master.h"
@@ -495,11 +496,8 @@ static int run_master(struct master *m)
 	m->signal_fd = open_signals();
 	if (m->signal_fd < 0)
 		return 1;
-	if (log_start() < 0)
-		log_warning("the log has no thread of its own");
 	supervise(m);
 	log_notice("the master ends with exit code %d", m->exit_code);
-	log_stop();
 	close(m->signal_fd);
 	munmap(page, sizeof(*m->shared));
 	return m->exit_code;
