@@ -17,6 +17,7 @@
 #define HELLO_MAX (256u << 10)
 #define HELLO_END 0x1
 #define CONNECTION_WINDOW INT32_MAX
+#define STREAMS_SLACK 64 /* a stream that the agent resets counts there until the reset has gone out, on the hub no more once both ends came */
 
 struct piece { /* of a hello frame, until it is serialised */
 	struct list node;
@@ -33,7 +34,7 @@ struct h2 {
 	bool fields_bad;
 	bool peer_closing, closing; /* GOAWAY received, sent */
 	bool broken;
-	uint32_t glitches;
+	uint32_t glitches, explained; /* resets that the streams opened so far account for */
 	char *hello; /* owned: pieces received so far */
 	size_t hello_len;
 	struct list pieces; /* owned: hello frames to send */
@@ -176,10 +177,19 @@ static int on_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint
 	return 0;
 }
 
+/* A stream may end with a reset from either side, crossing: those are no flood. */
+static void explain_resets(struct h2 *h)
+{
+	if (h->explained < UINT32_MAX - 2)
+		h->explained += 2;
+}
+
 static void headers_received(struct h2 *h, const nghttp2_frame *frame)
 {
 	int32_t id = frame->hd.stream_id;
 	bool fin = frame->hd.flags & NGHTTP2_FLAG_END_STREAM;
+	if (frame->headers.cat == NGHTTP2_HCAT_REQUEST)
+		explain_resets(h);
 	if (h->fields_bad) {
 		h2_reset(h, id, NGHTTP2_PROTOCOL_ERROR);
 		return;
@@ -205,7 +215,10 @@ static void hello_received(struct h2 *h, const nghttp2_frame *frame)
 
 static void reset_received(struct h2 *h, const nghttp2_frame *frame)
 {
-	h->glitches++;
+	if (h->explained > 0)
+		h->explained--;
+	else
+		h->glitches++;
 	void *stream = stream_owner(h, frame->hd.stream_id);
 	if (stream)
 		h->ev->on_reset(h->owner, stream, frame->rst_stream.error_code);
@@ -310,6 +323,18 @@ static int unpack_hello(nghttp2_session *ng, void **payload, const nghttp2_frame
 	return 0;
 }
 
+/* A refusal takes nothing from the client any more; a reset queued together with it would overtake it.
+ * nghttp2's own GOAWAY tells of a violation; from then on it ignores what it receives. */
+static int on_frame_sent(nghttp2_session *ng, const nghttp2_frame *frame, void *arg)
+{
+	struct h2 *h = arg;
+	if (frame->hd.type == NGHTTP2_HEADERS && h->role == H2_AGENT && (frame->hd.flags & NGHTTP2_FLAG_END_STREAM))
+		h2_reset(h, frame->hd.stream_id, NGHTTP2_NO_ERROR);
+	if (frame->hd.type == NGHTTP2_GOAWAY && frame->goaway.error_code != NGHTTP2_NO_ERROR)
+		set_error(h, "HTTP/2 protocol error");
+	return 0;
+}
+
 int h2_input(struct h2 *h, const uint8_t *data, size_t len)
 {
 	while (len > 0 && !h->broken) {
@@ -346,10 +371,7 @@ static int send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *h
 {
 	struct h2 *h = arg;
 	void *stream = stream_owner(h, frame->hd.stream_id);
-	if (!stream)
-		return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
-	if (h->room < 9 + len)
-		return NGHTTP2_ERR_WOULDBLOCK;
+	BUG_ON(!stream || h->room < 9 + len);
 	memcpy(h->out, header, 9);
 	h->ev->pull(h->owner, stream, h->out + 9, len, frame->hd.flags & NGHTTP2_FLAG_END_STREAM);
 	h->out += 9 + len;
@@ -357,6 +379,7 @@ static int send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *h
 	return 0;
 }
 
+/* What does not fit as a whole waits for the next output: between here and send_data nothing may happen to the stream. */
 static ssize_t read_data(nghttp2_session *ng, int32_t id, uint8_t *buf, size_t len, uint32_t *flags, nghttp2_data_source *source, void *arg)
 {
 	struct h2 *h = arg;
@@ -367,6 +390,8 @@ static ssize_t read_data(nghttp2_session *ng, int32_t id, uint8_t *buf, size_t l
 	size_t n = h->ev->ready(h->owner, stream, len, &fin);
 	if (n == 0 && !fin)
 		return NGHTTP2_ERR_DEFERRED;
+	if (h->room < 9 + n)
+		return NGHTTP2_ERR_PAUSE;
 	*flags |= NGHTTP2_DATA_FLAG_NO_COPY;
 	if (fin)
 		*flags |= NGHTTP2_DATA_FLAG_EOF;
@@ -399,6 +424,8 @@ static ssize_t pack_hello(nghttp2_session *ng, uint8_t *buf, size_t len, const n
 
 ssize_t h2_output(struct h2 *h, uint8_t *dst, size_t size)
 {
+	if (h->broken)
+		return -1;
 	h->out = dst;
 	h->room = size;
 	int rv = nghttp2_session_send(h->ng);
@@ -412,7 +439,7 @@ ssize_t h2_output(struct h2 *h, uint8_t *dst, size_t size)
 
 bool h2_wants_output(const struct h2 *h)
 {
-	return nghttp2_session_want_write(h->ng) != 0;
+	return h->broken || nghttp2_session_want_write(h->ng) != 0;
 }
 
 void h2_hello(struct h2 *h, enum h2_frame type, const char *json, size_t len)
@@ -448,6 +475,7 @@ int32_t h2_connect(struct h2 *h, const struct h2_fields *f, void *stream)
 		return -1;
 	build_fields(&l, f, true);
 	int32_t id = nghttp2_submit_request(h->ng, NULL, l.nv, l.n, &source, stream);
+	explain_resets(h);
 	return id < 0 ? -1 : id;
 }
 
@@ -458,7 +486,8 @@ bool h2_can_connect(const struct h2 *h)
 
 uint32_t h2_max_streams(const struct h2 *h)
 {
-	return nghttp2_session_get_remote_settings(h->ng, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
+	uint32_t n = nghttp2_session_get_remote_settings(h->ng, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS);
+	return n > STREAMS_SLACK ? n - STREAMS_SLACK : 1;
 }
 
 void h2_bind(struct h2 *h, int32_t id, void *stream)
@@ -531,6 +560,7 @@ static void set_callbacks(nghttp2_session_callbacks *cb)
 	nghttp2_session_callbacks_set_on_begin_headers_callback(cb, on_begin_headers);
 	nghttp2_session_callbacks_set_on_header_callback(cb, on_header);
 	nghttp2_session_callbacks_set_on_frame_recv_callback(cb, on_frame_recv);
+	nghttp2_session_callbacks_set_on_frame_send_callback(cb, on_frame_sent);
 	nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, on_data_chunk);
 	nghttp2_session_callbacks_set_on_stream_close_callback(cb, on_stream_close);
 	nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(cb, on_invalid_frame);
@@ -549,6 +579,7 @@ static nghttp2_session *make_session(struct h2 *h)
 		set_callbacks(cb);
 		nghttp2_option_set_no_auto_window_update(opt, 1);
 		nghttp2_option_set_no_closed_streams(opt, 1);
+		nghttp2_option_set_stream_reset_rate_limit(opt, UINT32_MAX, UINT32_MAX); /* glitches are counted, and clients may break */
 		nghttp2_option_set_user_recv_extension_type(opt, H2_FRAME_AGENT);
 		nghttp2_option_set_user_recv_extension_type(opt, H2_FRAME_HUB);
 		int rv = h->role == H2_HUB ? nghttp2_session_client_new2(&ng, cb, h, opt) : nghttp2_session_server_new2(&ng, cb, h, opt);
@@ -565,7 +596,7 @@ static int greet(struct h2 *h, uint32_t max_streams)
 	nghttp2_settings_entry s[] = {
 		{NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_STREAM_WINDOW},
 		{NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, 8192},
-		{NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, max_streams},
+		{NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, max_streams < UINT32_MAX - STREAMS_SLACK ? max_streams + STREAMS_SLACK : UINT32_MAX},
 		{NGHTTP2_SETTINGS_ENABLE_PUSH, 0},
 	};
 	size_t n = h->role == H2_HUB ? 4 : 3;

@@ -117,7 +117,8 @@ static void on_goaway(void *owner, uint32_t code, const uint8_t *text, size_t le
 	char word[32];
 	size_t n = len < sizeof word - 1 ? len : sizeof word - 1;
 	l->peer_closing = true;
-	memcpy(word, text, n);
+	if (n > 0)
+		memcpy(word, text, n);
 	word[n] = 0;
 	if (!l->dead)
 		l->ev->on_goaway(l->owner, reason_from_word(word, REASON_LINK_CLOSED));
@@ -176,8 +177,11 @@ uint64_t link_barrier(struct link *l)
 	return l->ping_wanted;
 }
 
-static void ping(struct link *l)
+/* Barriers come as often as sessions end; one PING for all that ended meanwhile is enough. */
+static void ping_if_due(struct link *l)
 {
+	if (l->ping_wanted <= l->ping_sent || (l->ping_sent > 0 && clock_us() - l->ping_us < LAZY_MS * 1000))
+		return;
 	l->ping_sent++;
 	l->ping_us = clock_us();
 	h2_ping(l->h2, l->ping_sent);
@@ -191,8 +195,7 @@ ssize_t link_output(struct link *l, uint8_t *dst, size_t size)
 	timer_stop(&l->lazy);
 	while (!list_empty(&l->credit))
 		session_flush_credit(session_of_credit(l->credit.next));
-	if (l->ping_wanted > l->ping_sent)
-		ping(l);
+	ping_if_due(l);
 	ssize_t n = h2_output(l->h2, dst, size);
 	if (n < 0) {
 		l->dead = true;
@@ -225,13 +228,18 @@ void link_goaway(struct link *l, enum reason why)
 	link_touch(l);
 }
 
+void link_refuse_with(struct link *l, int32_t stream, enum reason why, struct h2_fields *f)
+{
+	f->status = (uint16_t)(reason_status(why) ? reason_status(why) : 502);
+	str_copy(f->reason, sizeof f->reason, reason_word(why));
+	(void)h2_answer(l->h2, stream, f, true); /* -1: the hub has given it up meanwhile */
+	link_touch(l);
+}
+
 void link_refuse(struct link *l, int32_t stream, enum reason why)
 {
-	struct h2_fields f = {.status = (uint16_t)(reason_status(why) ? reason_status(why) : 502)};
-	str_copy(f.reason, sizeof f.reason, reason_word(why));
-	(void)h2_answer(l->h2, stream, &f, true);
-	h2_reset(l->h2, stream, 0);
-	link_touch(l);
+	struct h2_fields f = {.status = 0};
+	link_refuse_with(l, stream, why, &f);
 }
 
 bool link_can_open(const struct link *l)
@@ -423,6 +431,12 @@ void link_join(struct link *l, struct list *node)
 {
 	list_add(&l->sessions, node);
 	l->sessions_n++;
+}
+
+void link_strand(struct link *l, struct session *s)
+{
+	if (l->ev->on_strand)
+		l->ev->on_strand(l->owner, s);
 }
 
 void link_join_tail(struct link *l, struct list *node)

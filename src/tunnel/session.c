@@ -67,6 +67,7 @@ struct session {
 	struct outgoing out;
 	struct incoming in;
 	uint64_t barrier;
+	uint64_t asked_ms;                     /* when the opening request was made */
 	int32_t stream;                        /* 0: none */
 	uint32_t epoch, resume_ms, connect_ms;
 	uint8_t id[16], peer[16];
@@ -98,6 +99,16 @@ static int flatten(struct session *s)
 		rv = bufq_append(&s->in.backlog, slices[i].data, slices[i].len);
 	drop_slices(s);
 	return rv;
+}
+
+/* The read buffer goes: what cannot be kept counts as not received, the other side sends it again. */
+static void settle_input(struct session *s)
+{
+	struct incoming *in = &s->in;
+	if (flatten(s) == 0)
+		return;
+	in->got = in->consumed + in->backlog.len;
+	in->fin = false;
 }
 
 void session_input_over(void)
@@ -253,6 +264,7 @@ static void leave_lists(struct session *s)
 static void detach(struct session *s, uint32_t code)
 {
 	leave_lists(s);
+	settle_input(s);
 	if (s->link && s->stream) {
 		h2_bind(link_h2(s->link), s->stream, NULL);
 		h2_reset(link_h2(s->link), s->stream, code);
@@ -265,12 +277,12 @@ static void detach(struct session *s, uint32_t code)
 static void destroy(struct session *s)
 {
 	BUG_ON(s->dead);
-	detach(s, reason_code(REASON_DONE));
+	drop_slices(s);
+	detach(s, reason_code(REASON_LOST));
 	timer_stop(&s->timer);
 	set_state(s, OPEN);
 	bufq_clear(&s->out.ring);
 	bufq_clear(&s->in.backlog);
-	drop_slices(s);
 	free(s->about);
 	table_del(s);
 	s->dead = true;
@@ -283,11 +295,19 @@ static bool untouched(const struct session *s)
 	return !s->agent_side && !s->established && s->out.acked == 0 && s->in.got == 0 && s->about;
 }
 
+/* The agent does not know the session. So soon after the opening that means that the request never arrived: one that did, and one that was ended,
+ * would still be kept there for the time of a resume. */
+static bool never_arrived(const struct session *s)
+{
+	return s->out.sent_high == 0 || clock_ms() - s->asked_ms < s->resume_ms;
+}
+
 /* Ended from elsewhere: the owner hears of it, and may keep what nobody has touched. */
 static void end(struct session *s, enum reason why, bool refused)
 {
 	void *owner = s->owner;
 	refused = refused && untouched(s);
+	drop_slices(s);
 	detach(s, reason_code(why));
 	timer_stop(&s->timer);
 	if (!owner) {
@@ -298,7 +318,6 @@ static void end(struct session *s, enum reason why, bool refused)
 	set_state(s, KEPT);
 	list_add(loose_list(), &s->node);
 	s->kept = false;
-	drop_slices(s);
 	s->ev->on_end(owner, why, refused);
 	BUG_ON(s->kept && !refused);
 	if (!s->kept && !s->dead)
@@ -306,10 +325,31 @@ static void end(struct session *s, enum reason why, bool refused)
 	unhold(s);
 }
 
+/* Ended by us, for a reason of our own: the owner hears of it, and the other side as if the owner had given up. */
+static void break_off(struct session *s, enum reason why)
+{
+	void *owner = s->owner;
+	if (!owner)
+		return; /* it gave up itself, or has no need of us any more */
+	hold(s);
+	session_abort(s, why);
+	s->ev->on_end(owner, why, false);
+	unhold(s);
+}
+
+static void time_out(struct session *s)
+{
+	if (s->out.sent_high == 0 || !s->owner)
+		end(s, REASON_CONNECT_TIMEOUT, true);
+	else
+		break_off(s, REASON_CONNECT_TIMEOUT); /* the target may have got what was sent */
+}
+
 void session_keep(struct session *s)
 {
 	BUG_ON(s->state != KEPT);
 	s->kept = true;
+	s->in.fin = false;
 	s->out.sent = s->out.sent_high = 0;
 	s->out.fin_sent = false;
 	bufq_seek(&s->out.ring, &s->out.cur, 0);
@@ -323,17 +363,40 @@ static void unblock(struct session *s)
 	s->ev->on_writable(s->owner);
 }
 
+/* Both directions had ended, all of the other side's bytes are here and all of ours were sent: only the proof is missing. */
+static bool all_but_proven(const struct session *s)
+{
+	return !s->aborted && s->in.fin && s->out.fin_sent;
+}
+
+/* The other side will not ask again: it has what it needs, or it is gone. */
+static void lose(struct session *s, enum reason why, bool refused)
+{
+	if (all_but_proven(s)) {
+		detach(s, reason_code(why));
+		timer_stop(&s->timer);
+		set_state(s, OPEN);
+		session_confirmed(s);
+		return;
+	}
+	refused = refused && never_arrived(s);
+	if (s->owner && !(refused && untouched(s)))
+		stat_add(STAT_SESSIONS_LOST, 1);
+	end(s, why, refused);
+}
+
 static void on_timer(struct timer *t)
 {
 	struct session *s = container_of(t, struct session, timer);
 	switch ((enum state)s->state) {
-	case OPENING: end(s, REASON_CONNECT_TIMEOUT, true); break;
+	case OPENING: time_out(s); break;
 	case RESUMING:
-	case PARKED:
-		if (s->owner)
-			stat_add(STAT_SESSIONS_LOST, 1);
-		end(s, REASON_RESUME_TIMEOUT, false);
+		if (s->established || s->aborted)
+			lose(s, REASON_RESUME_TIMEOUT, false);
+		else
+			time_out(s);
 		break;
+	case PARKED: lose(s, REASON_RESUME_TIMEOUT, false); break;
 	case OPEN: unblock(s); break;
 	case KEPT:
 	case MOVING: BUG_ON(true);
@@ -371,6 +434,7 @@ static int ask(struct session *s, struct link *l)
 	if (stream < 0)
 		return -1;
 	set_state(s, OPENING);
+	s->asked_ms = clock_ms();
 	put_on_link(s, l, stream);
 	timer_start(&s->timer, s->connect_ms);
 	return 0;
@@ -397,6 +461,9 @@ struct session *session_open(struct link *l, const struct session_about *about, 
 int session_reopen(struct session *s, struct link *l)
 {
 	BUG_ON(s->state != KEPT);
+	rnd_bytes(s->id, sizeof s->id); /* the one that refused may still know the old one */
+	str_hex(s->about->session, s->id, sizeof s->id);
+	s->epoch = 0;
 	return ask(s, l);
 }
 
@@ -404,7 +471,7 @@ struct session *session_accept(struct link *l, int32_t stream, const struct h2_f
 			       void *owner)
 {
 	uint8_t id[16];
-	if (!str_unhex(id, sizeof id, f->session) || session_find(id))
+	if (!str_unhex(id, sizeof id, f->session) || session_find(id) || !link_stream_open(l, stream))
 		return NULL;
 	struct session *s = make(ev, owner);
 	if (!s)
@@ -445,10 +512,17 @@ static int rewind_to(struct session *s, const struct h2_fields *f)
 		return -1;
 	bufq_drop(&o->ring, f->offset - o->acked);
 	o->acked = o->sent = f->offset;
-	o->fin_sent = false;
+	o->fin_sent = o->confirmed = false;
 	o->grow_mark = 0;
 	bufq_seek(&o->ring, &o->cur, 0);
 	return 0;
+}
+
+static void establish(struct session *s)
+{
+	s->established = true;
+	free(s->about);
+	s->about = NULL;
 }
 
 static void go_on(struct session *s)
@@ -474,30 +548,30 @@ int session_resume(struct session *s, struct link *l)
 	s->epoch++;
 	put_on_link(s, l, stream);
 	set_state(s, RESUMING);
-	timer_start(&s->timer, s->resume_ms);
+	timer_start(&s->timer, s->established ? s->resume_ms : s->connect_ms);
 	return 0;
 }
 
 static void resume_answered(struct session *s, const struct h2_fields *f)
 {
+	bool first = !s->established;
+	timer_stop(&s->timer);
+	set_state(s, OPEN);
 	if (s->aborted) {
 		h2_reset(link_h2(s->link), s->stream, reason_code(s->abort_why));
 		link_touch(s->link);
 		return;
 	}
 	if (rewind_to(s, f) != 0) {
-		end(s, REASON_PROTOCOL, false);
+		break_off(s, REASON_PROTOCOL);
 		return;
 	}
-	bool first = !s->established;
-	s->established = true;
+	establish(s);
 	stat_add(STAT_SESSIONS_RESUMED, 1);
-	hold(s);
 	if (first && s->owner)
 		s->ev->on_open(s->owner, f->target);
-	if (!s->dead)
+	if (!s->aborted)
 		go_on(s);
-	unhold(s);
 }
 
 static enum reason refusal(const struct h2_fields *f)
@@ -505,42 +579,39 @@ static enum reason refusal(const struct h2_fields *f)
 	return reason_from_word(f->reason, f->status == 403 ? REASON_DENIED : f->status == 404 ? REASON_NO_SERVICE : REASON_PROTOCOL);
 }
 
-static void resume_refused(struct session *s, enum reason why)
+/* A refusal with an offset ends what had been established, though we were never told; else nothing was consumed there. */
+static void resume_refused(struct session *s, const struct h2_fields *f)
 {
-	bool delivered = !s->owner && !s->aborted && s->in.fin; /* only the proof was missing */
-	if (s->owner && !untouched(s))
-		stat_add(STAT_SESSIONS_LOST, 1);
-	if (delivered || !s->owner)
+	enum reason why = refusal(f);
+	if (!s->owner && !all_but_proven(s))
 		destroy(s);
+	else if (why == REASON_LOST)
+		lose(s, why, true);
 	else
-		end(s, why, why == REASON_LOST);
+		end(s, why, !f->has_offset);
+}
+
+static void opening_answered(struct session *s, const struct h2_fields *f)
+{
+	if (f->status < 200 || f->status >= 300) {
+		end(s, refusal(f), true);
+		return;
+	}
+	establish(s);
+	timer_stop(&s->timer);
+	set_state(s, OPEN);
+	s->ev->on_open(s->owner, f->target);
+	unblock(s);
 }
 
 void session_answered(struct session *s, const struct h2_fields *f)
 {
-	bool ok = f->status >= 200 && f->status < 300;
-	if (s->state == RESUMING) {
-		if (ok)
-			resume_answered(s, f);
-		else
-			resume_refused(s, refusal(f));
-	} else if (s->state == OPENING && !s->aborted) {
-		if (!ok) {
-			end(s, refusal(f), true);
-			return;
-		}
-		s->established = true;
-		timer_stop(&s->timer);
-		free(s->about);
-		s->about = NULL;
-		set_state(s, OPEN);
-		hold(s);
-		if (s->owner)
-			s->ev->on_open(s->owner, f->target);
-		if (!s->dead)
-			unblock(s);
-		unhold(s);
-	}
+	if (s->state == RESUMING && f->status >= 200 && f->status < 300)
+		resume_answered(s, f);
+	else if (s->state == RESUMING)
+		resume_refused(s, f);
+	else if (s->state == OPENING && !s->aborted)
+		opening_answered(s, f);
 }
 
 /* The agent's answer, to an opening or a resuming request. */
@@ -560,30 +631,39 @@ void session_established(struct session *s, const char *target)
 {
 	BUG_ON(!s->agent_side || s->established);
 	s->established = true;
-	if (!s->link)
+	if (!s->stream)
 		return; /* parked: answered when the hub asks again */
 	answer(s, target);
 	go_on(s);
 }
 
+/* The hub gets the exact reason as the answer; the session stays until that has arrived. */
+static void refuse(struct session *s)
+{
+	struct h2_fields f = {.has_offset = s->established, .offset = s->in.consumed};
+	link_refuse_with(s->link, s->stream, (enum reason)s->abort_why, &f);
+}
+
 void session_resumed(struct session *s, struct link *l, int32_t stream, const struct h2_fields *f)
 {
-	BUG_ON(!s->agent_side || s->link);
-	if (s->aborted) {
-		link_refuse(l, stream, (enum reason)s->abort_why);
-		destroy(s);
+	BUG_ON(!s->agent_side || s->dead);
+	if (!link_stream_open(l, stream))
 		return;
-	}
-	if (f->epoch <= s->epoch || rewind_to(s, f) != 0) {
+	if (f->epoch <= s->epoch || (!s->aborted && rewind_to(s, f) != 0)) {
 		link_refuse(l, stream, REASON_PROTOCOL);
-		return; /* still parked: a later request may be right */
+		return; /* as before: a later request may be right */
 	}
 	s->epoch = f->epoch;
+	detach(s, reason_code(REASON_LINK_CLOSED));
+	timer_stop(&s->timer);
 	put_on_link(s, l, stream);
 	h2_bind(link_h2(l), stream, s);
-	timer_stop(&s->timer);
-	s->waits_answer = true;
 	set_state(s, OPENING);
+	if (s->aborted) {
+		refuse(s);
+		return;
+	}
+	s->waits_answer = true;
 	stat_add(STAT_SESSIONS_RESUMED, 1);
 	if (!s->established)
 		return;
@@ -591,19 +671,30 @@ void session_resumed(struct session *s, struct link *l, int32_t stream, const st
 	go_on(s);
 }
 
+static void park(struct session *s)
+{
+	s->stream = 0;
+	s->waits_answer = false;
+	set_state(s, PARKED);
+	timer_start(&s->timer, s->resume_ms);
+}
+
 void session_park(struct session *s, struct list *parked)
 {
 	leave_lists(s);
+	settle_input(s);
 	s->link = NULL;
-	s->stream = 0;
-	s->waits_answer = false;
-	if (s->aborted && !s->agent_side && s->out.sent_high == 0 && !s->established && s->about) {
-		destroy(s); /* the agent has been told nothing that would need taking back */
-		return;
-	}
-	set_state(s, PARKED);
 	list_add(parked, &s->node);
-	timer_start(&s->timer, s->resume_ms);
+	park(s);
+}
+
+/* The link lives on but does not carry the session any more. Whoever owns the link may park it elsewhere; else it waits where it is. */
+static void strand(struct session *s)
+{
+	list_del(&s->credit_node);
+	h2_bind(link_h2(s->link), s->stream, NULL);
+	park(s);
+	link_strand(s->link, s);
 }
 
 void session_unlink(struct session *s, struct list *parked)
@@ -641,7 +732,7 @@ int session_reserve(struct session *s, struct iovec *iov, int max)
 	int n = bufq_reserve(&o->ring, o->limit - o->ring.len, iov, max);
 	if (n == 0) {
 		o->blocked = true;
-		if (!timer_running(&s->timer))
+		if (s->state == OPEN && !timer_running(&s->timer))
 			timer_start(&s->timer, MEMORY_RETRY_MS);
 	}
 	return n;
@@ -715,8 +806,10 @@ static void grow_ring(struct session *s)
 void session_credited(struct session *s, uint32_t bytes)
 {
 	struct outgoing *o = &s->out;
-	if (bytes > o->sent - o->acked) {
-		end(s, REASON_PROTOCOL, false);
+	if (s->aborted)
+		return;
+	if (bytes > o->sent - o->acked || s->state == RESUMING || s->waits_answer) {
+		break_off(s, REASON_PROTOCOL);
 		return;
 	}
 	bufq_drop(&o->ring, bytes);
@@ -734,6 +827,10 @@ void session_credited(struct session *s, uint32_t bytes)
 void session_data(struct session *s, const uint8_t *data, size_t len)
 {
 	struct incoming *in = &s->in;
+	if (in->fin || s->waits_answer) { /* its end was here, on a stream before this one; or it does not know yet from where to go on */
+		break_off(s, REASON_PROTOCOL);
+		return;
+	}
 	in->got += len;
 	if (in->got - in->credited > in->peak)
 		in->peak = in->got - in->credited;
@@ -742,7 +839,7 @@ void session_data(struct session *s, const uint8_t *data, size_t len)
 		return;
 	}
 	if (add_slice(s, data, len) != 0) {
-		end(s, REASON_RESOURCES, false);
+		break_off(s, REASON_RESOURCES);
 		return;
 	}
 	if (list_empty(&s->ready_node))
@@ -762,7 +859,7 @@ void session_deliver(struct session *s)
 	if (s->owner)
 		s->ev->on_readable(s->owner);
 	if (!s->dead && flatten(s) != 0)
-		end(s, REASON_RESOURCES, false);
+		break_off(s, REASON_RESOURCES);
 	unhold(s);
 }
 
@@ -849,21 +946,34 @@ static void wait_for_proof(struct session *s)
 
 void session_closed(struct session *s, uint32_t code)
 {
-	s->stream = 0;
-	list_del(&s->credit_node);
-	if (s->aborted || (s->out.fin_sent && s->in.fin))
+	bool refused = code == H2_REFUSED_STREAM;
+	if (s->aborted || (s->out.fin_sent && s->in.fin)) {
+		s->stream = 0;
+		list_del(&s->credit_node);
 		wait_for_proof(s);
-	else
-		end(s, reason_from_code(code, REASON_DRAINING), true);
+	} else if (refused && s->state == RESUMING) {
+		strand(s); /* the link was about to end */
+	} else {
+		s->stream = 0;
+		end(s, reason_from_code(code, refused ? REASON_DRAINING : REASON_PROTOCOL), refused);
+	}
 }
 
 void session_was_reset(struct session *s, uint32_t code)
 {
+	enum reason why = reason_from_code(code, s->agent_side ? REASON_CLIENT_RESET : REASON_TARGET_RESET);
 	if (s->aborted)
 		return; /* on_closed follows */
+	if (why == REASON_LINK_CLOSED || (code == H2_REFUSED_STREAM && s->state == RESUMING)) {
+		strand(s);
+		return;
+	}
 	h2_bind(link_h2(s->link), s->stream, NULL);
 	s->stream = 0;
-	end(s, reason_from_code(code, s->agent_side ? REASON_CLIENT_RESET : REASON_TARGET_RESET), false);
+	if (code == H2_REFUSED_STREAM)
+		end(s, REASON_DRAINING, true);
+	else
+		end(s, why == REASON_DONE ? REASON_PROTOCOL : why, false);
 }
 
 void session_confirmed(struct session *s)
@@ -888,12 +998,6 @@ void session_release(struct session *s)
 		destroy(s);
 }
 
-/* Not answered yet on the agent: the hub gets the exact reason as the answer, then the stream is closed. */
-static void refuse(struct session *s, enum reason why)
-{
-	link_refuse(s->link, s->stream, why);
-}
-
 void session_abort(struct session *s, enum reason why)
 {
 	BUG_ON(s->dead);
@@ -903,15 +1007,16 @@ void session_abort(struct session *s, enum reason why)
 	bufq_clear(&s->out.ring);
 	bufq_clear(&s->in.backlog);
 	drop_slices(s);
-	if (s->out.confirmed || s->state == KEPT || s->state == MOVING)
+	if (s->out.confirmed || s->state == KEPT)
 		destroy(s);
-	else if (s->state == PARKED || s->state == RESUMING || !s->stream)
-		return; /* said when a link is there; or the stream is closed and waits for its proof */
-	else if (s->agent_side && s->state == OPENING)
-		refuse(s, why);
+	else if (s->state == RESUMING || !s->stream)
+		return; /* said when there is a link and its answer; or the stream is closed and waits for its proof */
 	else {
 		timer_stop(&s->timer);
-		h2_reset(link_h2(s->link), s->stream, reason_code(why));
+		if (s->agent_side && s->state == OPENING)
+			refuse(s);
+		else
+			h2_reset(link_h2(s->link), s->stream, reason_code(why));
 		link_touch(s->link);
 	}
 }
@@ -920,7 +1025,8 @@ void session_abort(struct session *s, enum reason why)
 
 void session_leave(struct session *s)
 {
-	detach(s, reason_code(REASON_DONE));
+	BUG_ON(!s->agent_side && s->stream); /* what is under way to it would be lost, though the link proves its arrival */
+	detach(s, reason_code(REASON_LINK_CLOSED));
 	timer_stop(&s->timer);
 	set_state(s, s->state == KEPT ? KEPT : MOVING);
 	table_del(s);

@@ -11,6 +11,7 @@
 #define H2_DATA_MAX 16375          /* payload of a DATA frame: with its header it fills one TLS record */
 #define H2_STREAM_WINDOW (4u << 20) /* what a peer may have in flight towards us on one stream */
 #define H2_FIELD_MAX 192
+#define H2_REFUSED_STREAM 7         /* code of a reset: nothing was done with the stream */
 
 enum h2_role { H2_HUB, H2_AGENT };
 
@@ -73,7 +74,7 @@ bool h2_can_connect(const struct h2 *h);
 uint32_t h2_max_streams(const struct h2 *h); /* how many the other side allows to be open at once */
 /* Agent role: ties an incoming stream to its owner; data that came before is lost unless bound within on_request. */
 void h2_bind(struct h2 *h, int32_t id, void *stream);
-/* Agent role: answers. fin: END_STREAM with it (refusals). 0 or -1 when the stream is gone. */
+/* Agent role: answers. fin: END_STREAM with it, then a reset (refusals). 0 or -1 when the stream is gone. */
 int h2_answer(struct h2 *h, int32_t id, const struct h2_fields *f, bool fin);
 bool h2_stream_open(const struct h2 *h, int32_t id);
 

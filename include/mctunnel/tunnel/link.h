@@ -7,6 +7,7 @@
 #include "mctunnel/proto/h2.h"
 
 struct link;
+struct session;
 
 struct link_events {
 	void (*on_output)(void *owner); /* link_output has something to give (called once until it was asked) */
@@ -14,6 +15,8 @@ struct link_events {
 	/* Agent: the hub opens (f->resume false) or resumes a session. Answer now or later: session_accept, session_resumed or link_refuse. */
 	void (*on_request)(void *owner, int32_t stream, const struct h2_fields *f);
 	void (*on_goaway)(void *owner, enum reason why); /* the other side will open or take no new sessions here */
+	/* Optional. The session cannot go on here though the link lives (the other side refused more streams): session_park it, and resume it elsewhere. */
+	void (*on_strand)(void *owner, struct session *s);
 	void (*on_dead)(void *owner, enum reason why);   /* LINK_DEAD, PROTOCOL, FLOOD: the owner must call link_down and close; may come from within link_input and timers */
 };
 
@@ -56,6 +59,9 @@ uint64_t link_barrier(struct link *l);   /* number of the PING whose answer prov
 void link_join(struct link *l, struct list *node);       /* a session's node among those with a stream */
 void link_join_tail(struct link *l, struct list *node);  /* among those that wait for a barrier */
 void link_part(struct link *l, struct list *node);       /* out of either */
+void link_strand(struct link *l, struct session *s); /* calls on_strand */
+/* Refuses with what else f says; its status and reason are set here. */
+void link_refuse_with(struct link *l, int32_t stream, enum reason why, struct h2_fields *f);
 struct list *link_ready(struct link *l);  /* sessions with input of this turn */
 struct list *link_credit(struct link *l); /* sessions with something to say about what they consumed */
 
