@@ -209,7 +209,7 @@ static void log_end_of(const struct client *cl, enum reason why)
 	log_begin(&r, LOG_INFO, "session");
 	log_who(&r, cl);
 	log_str(&r, "target", cl->target);
-	log_int(&r, "queue", span(cl->accepted_ms, cl->opened_ms));
+	log_int(&r, "queue", span(cl->accepted_ms, cl->opened_ms ? cl->opened_ms : clock_ms()));
 	log_int(&r, "connect", span(cl->opened_ms, cl->established_ms));
 	log_int(&r, "total", span(cl->accepted_ms, clock_ms()));
 	log_int(&r, "up", cl->pump ? (int64_t)pump_in(cl->pump) : 0);

@@ -322,7 +322,7 @@ static void refuses_when_no_agent_comes(void **state)
 	for (int i = 0; i < 100 && frontend_sessions(); i++)
 		turns(1);
 	assert_int_equal(client_sees(0), -ECONNRESET);
-	assert_non_null(strstr(t.log, " agent=- target=- queue=-1 connect=-1 total=N "));
+	assert_non_null(strstr(t.log, " agent=- target=- queue=N connect=-1 total=N "));
 	assert_non_null(strstr(t.log, " end=sQ reason=no_agent id=-"));
 }
 
