@@ -94,6 +94,9 @@ struct client {
 	struct advert *advert; /* shared: the agent it was placed on, or NULL */
 	bool counted;          /* among the sessions of advert and site */
 	uint64_t link;
+	int thread;                /* of that link */
+	bool departing, over;      /* a message to ourselves holds it; the session ended meanwhile */
+	enum reason why;
 	struct pump *pump;
 	uint8_t avoid[AVOID_MAX][16];
 	size_t avoid_n;
@@ -315,30 +318,84 @@ static void on_open(void *owner, const char *target)
 	cl->target = target ? strdup(target) : NULL; /* for the log only */
 }
 
+/* The client that a message holds ends when that arrives. */
 static void on_done(void *owner, enum reason why)
 {
-	client_end(owner, why);
+	struct client *cl = owner;
+
+	cl->why = why;
+	cl->over = cl->departing;
+	if (!cl->over)
+		client_end(cl, why);
+	else
+		cl->pump = NULL;
 }
 
-/* Only to agents with a link on this thread: inside on_refused the session cannot move. */
+static void client_depart(struct msg *m);
+
+/* Another agent takes the session with all the client's bytes. true: it lives on, here or soon on the thread of the agent's link. */
 static bool reopen(struct client *cl)
 {
-	for (int i = 0; i < HOPS_MAX; i++) {
+	struct session *s = pump_session(cl->pump);
+
+	for (; cl->hops < HOPS_MAX; cl->hops++) {
 		struct pick pick;
 		unsigned route;
 		struct link *l;
 
 		if (!choose(cl, &route, &pick))
 			return false;
-		l = pick.thread == thread_self() ? registry_link(pick.link) : NULL;
-		if (l && session_reopen(pump_session(cl->pump), l) == 0) {
-			assign(cl, route, &pick);
+		assign(cl, route, &pick);
+		l = registry_link(pick.link);
+		if (pick.thread != thread_self()) {
+			session_keep(s);
+			cl->thread = pick.thread;
+			cl->departing = true;
+			cl->msg.run = client_depart;
+			thread_post(thread_self(), &cl->msg); /* not from within the session's own call */
 			return true;
 		}
-		atomic_fetch_sub(&cl->place->sites[route]->sessions, 1);
-		advert_put(pick.advert);
+		if (l && link_can_open(l)) {
+			session_keep(s);
+			if (session_reopen(s, l) == 0)
+				return true;
+			discount(cl);
+			session_abort(s, REASON_RESOURCES);
+			return false;
+		}
+		discount(cl);
 	}
 	return false;
+}
+
+/* The session has come to the thread of the link it shall be opened on anew. */
+static void client_return(struct msg *m)
+{
+	struct client *cl = (struct client *)m;
+	struct session *s = pump_session(cl->pump);
+	struct link *l = registry_link(cl->link);
+
+	session_arrive(s);
+	if (l && !front.stopping && session_reopen(s, l) == 0)
+		return;
+	discount(cl);
+	cl->hops++;
+	if (front.stopping || !reopen(cl))
+		pump_abort(cl->pump, front.stopping ? REASON_STOPPED : cl->lacks);
+}
+
+static void client_depart(struct msg *m)
+{
+	struct client *cl = (struct client *)m;
+
+	cl->departing = false;
+	if (cl->over) {
+		client_end(cl, cl->why);
+		return;
+	}
+	cl->msg.run = client_return;
+	session_leave(pump_session(cl->pump));
+	thread_post(cl->thread, &cl->msg);
 }
 
 static bool on_refused(void *owner, enum reason why)
