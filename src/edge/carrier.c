@@ -16,6 +16,7 @@
 #define INPUT_SIZE (256u << 10)
 #define OUTPUT_ALONE (256u << 10)  /* one session: large turns */
 #define OUTPUT_SHARED (128u << 10) /* several: a keystroke does not wait behind more than this */
+#define FAREWELL_ROUNDS 64
 #define LOWAT_ALONE (1u << 20)
 #define LOWAT_SHARED (128u << 10)
 
@@ -231,6 +232,14 @@ static void undefer_all(struct carrier *c)
 	loop_undefer(&c->flush);
 	loop_undefer(&c->read);
 	loop_undefer(&c->down);
+}
+
+void carrier_farewell(struct carrier *c)
+{
+	for (int i = 0; i < FAREWELL_ROUNDS && may_write(c) && link_wants_output(c->link); i++)
+		write_some(c);
+	if (!c->going_down)
+		c->why = REASON_DONE;
 }
 
 void carrier_free(struct carrier *c)

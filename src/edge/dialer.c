@@ -195,7 +195,7 @@ static void log_down(const struct uplink *u, enum reason why, const char *text)
 {
 	struct log_rec r;
 
-	log_link(&r, u, why == REASON_DONE || why == REASON_STOPPED ? LOG_NOTICE : LOG_WARNING, "link_down");
+	log_link(&r, u, why == REASON_DONE || why == REASON_STOPPED || u->state == RETIRING ? LOG_NOTICE : LOG_WARNING, "link_down");
 	log_str(&r, "reason", reason_word(why));
 	log_str(&r, "text", text);
 	log_int(&r, "sessions", (int64_t)link_sessions(carrier_link(u->carrier)));
@@ -688,7 +688,8 @@ static void uplink_stop(struct uplink *u)
 {
 	if (is_up(u)) {
 		log_down(u, REASON_STOPPED, reason_text(REASON_STOPPED));
-		link_goaway(carrier_link(u->carrier), REASON_STOPPED);
+		link_stop(carrier_link(u->carrier), REASON_STOPPED);
+		carrier_farewell(u->carrier);
 	}
 	if (u->slot)
 		u->slot->up = NULL;

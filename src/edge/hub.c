@@ -44,6 +44,7 @@ struct guest {
 	struct timer timer;      /* deadline of the greeting; next claim */
 	uint64_t claim;
 	uint64_t began_ms;
+	bool goodbye;            /* its GOAWAY came: an end in good order may follow */
 	char addr[ADDR_TEXT];
 	char **refused;          /* owned: services that the tunnel does not allow */
 	size_t refused_n;
@@ -385,6 +386,7 @@ static void on_timer(struct timer *t)
 static void on_goaway(void *owner, enum reason why)
 {
 	struct guest *g = owner;
+	g->goodbye = true;
 	if (g->state == GUEST_UP)
 		registry_retire(g->claim);
 }
@@ -393,8 +395,9 @@ static void on_down(void *owner, enum reason why, const char *text)
 {
 	struct guest *g = owner;
 	if (g->state == GUEST_UP) {
-		log_guest(why == REASON_DONE ? LOG_NOTICE : LOG_WARNING, "link_down", g, why, text);
-		if (why != REASON_DONE)
+		bool expected = why == REASON_DONE || (why == REASON_LINK_CLOSED && g->goodbye);
+		log_guest(expected ? LOG_NOTICE : LOG_WARNING, "link_down", g, why, text);
+		if (!expected)
 			stat_add(STAT_LINK_BROKEN, 1);
 	} else if (g->state != GUEST_REFUSED) {
 		log_refusal(g, why, text);
@@ -586,8 +589,15 @@ void hub_drain(void)
 
 void hub_stop(void)
 {
-	while (!list_empty(&hub.guests))
-		guest_free(list_first(&hub.guests, struct guest, node));
+	while (!list_empty(&hub.guests)) {
+		struct guest *g = list_first(&hub.guests, struct guest, node);
+		if (g->state == GUEST_UP) {
+			log_guest(LOG_NOTICE, "link_down", g, REASON_STOPPED, reason_text(REASON_STOPPED));
+			link_stop(carrier_link(g->carrier), REASON_STOPPED);
+			carrier_farewell(g->carrier);
+		}
+		guest_free(g);
+	}
 }
 
 void hub_init(struct conf *conf, struct tls *const *tls, const uint8_t instance[16])

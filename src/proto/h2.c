@@ -105,6 +105,8 @@ static bool take_field(struct h2_fields *f, const char *name, const char *value)
 	for (size_t i = 0; i < FIELD_ROWS; i++)
 		if (strcmp(name, field_rows[i].name) == 0)
 			return str_copy((char *)f + field_rows[i].offset, field_rows[i].size, value);
+	if (strcmp(name, ":method") == 0)
+		return strcmp(value, "CONNECT") == 0;
 	return take_number_field(f, name, value);
 }
 

@@ -270,8 +270,8 @@ int hello_hub_parse(struct hub_hello *out, const char *json, size_t len, char *e
 	read_text(&r, "reason", out->reason, sizeof(out->reason));
 	read_text(&r, "text", out->text, sizeof(out->text));
 	out->retry_after_ms = read_int(&r, "retry_after_ms", 0, UINT32_MAX);
-	out->heartbeat_interval_ms = read_int(&r, "heartbeat_interval_ms", 0, UINT32_MAX);
-	out->heartbeat_timeout_ms = read_int(&r, "heartbeat_timeout_ms", 0, UINT32_MAX);
+	out->heartbeat_interval_ms = read_int(&r, "heartbeat_interval_ms", 1, UINT32_MAX);
+	out->heartbeat_timeout_ms = read_int(&r, "heartbeat_timeout_ms", 1, UINT32_MAX);
 	out->resume_ms = read_int(&r, "resume_ms", 0, UINT32_MAX);
 	read_refused(&r, out);
 	json_decref(obj);

@@ -367,6 +367,13 @@ void link_down(struct link *l, enum reason why, struct list *parked)
 	park_all(l, &l->tail, parked);
 }
 
+void link_stop(struct link *l, enum reason why)
+{
+	session_end_list(&l->sessions, why);
+	session_end_list(&l->tail, why);
+	link_goaway(l, why);
+}
+
 void link_free(struct link *l)
 {
 	BUG_ON(!list_empty(&l->sessions) || !list_empty(&l->tail));

@@ -20,7 +20,9 @@ struct carrier_events {
 struct carrier *carrier_new(enum h2_role role, struct conn *c, uint32_t max_streams, const struct carrier_events *ev, void *owner) __attribute__((warn_unused_result));
 struct link *carrier_link(struct carrier *c);
 struct conn *carrier_conn(struct carrier *c);
-/* No on_down. Sends what fits first (a last HUB or GOAWAY) and closes; the link must be down or have no sessions; frees the link as well. */
+/* Before link_down: sends at once what the link has to say, as far as the kernel takes it; carrier_free will then close in good order. */
+void carrier_farewell(struct carrier *c);
+/* No on_down. The link must be down; it is freed as well. In good order after carrier_farewell or on_down(DONE), else with RST. */
 void carrier_free(struct carrier *c);
 /* Closes in good order once everything said so far is sent; then on_down(DONE). */
 void carrier_finish(struct carrier *c);

@@ -30,6 +30,8 @@ int link_input(struct link *l, const uint8_t *data, size_t len) __attribute__((w
 ssize_t link_output(struct link *l, uint8_t *dst, size_t size);
 bool link_wants_output(const struct link *l);
 
+/* The process stops: every session here ends with `why` and is told so to the other side, then GOAWAY. link_down follows. */
+void link_stop(struct link *l, enum reason why);
 /* The connection is gone or to be given up: its sessions go to `parked` (those that cannot go on end). Afterwards only link_free. */
 void link_down(struct link *l, enum reason why, struct list *parked);
 void link_free(struct link *l);
