@@ -34,6 +34,7 @@
 #define BREATHER_MS 100  /* without accepting, when descriptors or memory are used up */
 #define COMPLAIN_MS 60000
 #define AVOID_MAX 4      /* agents that refused one client */
+#define RETRIES_MAX 8    /* in all, for one client */
 #define HOPS_MAX 8       /* links that were gone when the client came */
 
 struct site { /* a tunnel as the clients see it */
@@ -90,7 +91,7 @@ struct client {
 	struct addr peer;
 	uint64_t accepted_ms, opened_ms, established_ms; /* 0: not yet */
 	enum reason lacks;     /* what it waits for, as the reason of its end */
-	unsigned route, hops;
+	unsigned route, hops, retries;
 	struct advert *advert; /* shared: the agent it was placed on, or NULL */
 	bool counted;          /* among the sessions of advert and site */
 	uint64_t link;
@@ -398,13 +399,23 @@ static void client_depart(struct msg *m)
 	thread_post(cl->thread, &cl->msg);
 }
 
+/* LOST: the request went down with its link, DRAINING: it came too late for that link. Neither speaks against the agent. */
+static bool blame(struct client *cl, enum reason why)
+{
+	if (why == REASON_LOST || why == REASON_DRAINING)
+		return true;
+	if (cl->avoid_n == AVOID_MAX)
+		return false;
+	memcpy(cl->avoid[cl->avoid_n++], cl->advert->instance, 16);
+	return true;
+}
+
 static bool on_refused(void *owner, enum reason why)
 {
 	struct client *cl = owner;
 
-	if (cl->avoid_n == AVOID_MAX || front.stopping)
+	if (front.stopping || cl->retries++ == RETRIES_MAX || !blame(cl, why))
 		return false;
-	memcpy(cl->avoid[cl->avoid_n++], cl->advert->instance, 16);
 	discount(cl);
 	return reopen(cl);
 }

@@ -102,6 +102,18 @@ int session_reopen(struct session *s, struct link *l)
 	return 0;
 }
 
+void session_keep(struct session *s)
+{
+}
+
+void session_leave(struct session *s)
+{
+}
+
+void session_arrive(struct session *s)
+{
+}
+
 void session_abort(struct session *s, enum reason why)
 {
 }
@@ -160,6 +172,11 @@ static void pump_end(int i, enum reason why)
 	p->done = true;
 	conn_abort(p->c);
 	pump_events.on_done(p->owner, why);
+}
+
+void pump_abort(struct pump *p, enum reason why)
+{
+	fail();
 }
 
 bool log_wants(enum log_level level)
@@ -378,6 +395,16 @@ static void tries_another_agent(void **state)
 	assert_non_null(strstr(t.log, " agent=edge-1 "));
 }
 
+static void asks_again_when_the_request_was_lost(void **state)
+{
+	t.agents_n = 1;
+	connect_client(0);
+	for (int i = 0; i < RETRIES_MAX; i++)
+		assert_true(pump_events.on_refused(t.pumps[0]->owner, REASON_LOST));
+	assert_int_equal(t.carried[0], 1);
+	assert_false(pump_events.on_refused(t.pumps[0]->owner, REASON_LOST));
+}
+
 static void drops_only_who_broke_the_connection(void **state)
 {
 	struct linger l = { .l_onoff = 1 };
@@ -415,6 +442,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(stops_accepting_at_the_limit, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(waits_at_the_limit_of_the_tunnel, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(tries_another_agent, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(asks_again_when_the_request_was_lost, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(drops_only_who_broke_the_connection, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(ends_who_waits_when_stopped, set_up, tear_down),
 	};
