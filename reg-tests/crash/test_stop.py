@@ -11,33 +11,35 @@ import tcp
 from harness import check, equal, say
 
 
-def start(run):
+def start(run, settings=None):
     server = tcp.Server(run, tcp.echo)
-    return scene.pair(run, {"echo": server.target}), server
+    return scene.pair(run, {"echo": server.target}, settings=settings), server
 
 
 def test_stop_at_once(run):
-    for number in (signal.SIGTERM, signal.SIGINT):
-        p, server = start(run) if number == signal.SIGTERM else (p, server)
+    p, server = start(run)
+    for number, code in ((signal.SIGTERM, 0), (signal.SIGINT, 130)):
         s = tcp.open_socket(p.listen["echo"])
         s.sendall(b"x")
         equal(tcp.recv_exactly(s, 1), b"x")
         began = time.monotonic()
-        p.hub.stop(number)
+        p.hub.stop(number, code)
         say("stopped in %.0f ms" % (1000 * (time.monotonic() - began)))
         tcp.expect_reset(s, "client")
-        check(isinstance(server.result(), ConnectionResetError), "the target saw no reset")
+        check(isinstance(server.result(5), ConnectionResetError), "the target saw no reset")
         p.hub.start().wait_links(2)
 
 
 def test_soft_stop_lets_sessions_end(run):
-    p, _ = start(run)
+    p, _ = start(run, {"hard_stop_after": "40s"})
     chatter = tcp.Chatter(p.listen["echo"])
     p.hub.send(signal.SIGUSR1)
     harness.wait_until(lambda: refused(p.listen["echo"]), "new clients to be refused")
     chatter.go_on(20)
     chatter.stop()
-    p.hub.ended(0)
+    began = time.monotonic()
+    p.hub.ended(0, 5)
+    say("ended %.1f s after the last session" % (time.monotonic() - began))
 
 
 def test_soft_stop_has_a_limit(run):

@@ -67,7 +67,7 @@ def test_wrong_ca(run):
     s = Stage(run)
     other = pki.Pki(run.path("other"), "Other CA")
     s.newcomer(cert=other.agent("edge-2"))
-    s.refused("issuer", "self-signed", "unknown ca", "signature", "authority")
+    s.refused("unknown ca")
     s.end()
 
 
@@ -163,7 +163,7 @@ def test_no_certificate(run):
         closed(tls(tcp.open_socket(s.hub.address), s.authority))
     except ssl.SSLError:
         pass
-    s.refused("did not return a certificate", "no certificate", "certificate required")
+    s.refused("no client certificate", "certificate required")
     s.end()
 
 
@@ -172,7 +172,7 @@ def test_plaintext(run):
     c = tcp.open_socket(s.hub.address)
     c.sendall(b"GET / HTTP/1.1\r\nHost: hub\r\n\r\n")
     closed(c)
-    s.refused("plaintext", "not tls", "no tls", "http request", "wrong version")
+    s.refused("plaintext")
     s.end()
 
 
@@ -204,7 +204,7 @@ def test_hubs_identity(run):
     s = Stage(run)
     other = pki.Pki(run.path("other"), "Other CA")
     agents = [s.newcomer(file="wrong-ca", tls={"ca": other.ca}), s.newcomer(file="wrong-name", tls={"server_name": "other.test"})]
-    for agent, words in zip(agents, (("issuer", "self-signed", "authority"), ("name", "mismatch"))):
+    for agent, words in zip(agents, (("unknown ca",), ("another name",))):
         def told():
             return [r for r in agent.log() if r.get("level") in ("warning", "error", "notice", "info") and
                     any(w in str(r.get("text", r.get("message"))).lower() for w in words)]

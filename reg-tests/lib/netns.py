@@ -12,10 +12,14 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _counter = 0
 
 
-def _ip(*args):
-    done = subprocess.run(("ip",) + args, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def _run(*args):
+    done = subprocess.run(args, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
-        raise harness.Failed("ip %s: %s" % (" ".join(args), done.stdout.strip()))
+        raise harness.Failed("%s: %s" % (" ".join(args), done.stdout.strip()))
+
+
+def _ip(*args):
+    _run("ip", *args)
 
 
 def enter_own():
@@ -60,10 +64,17 @@ class Namespace:
         _ip("link", "set", self.port, "up")
 
     def swallow(self):
-        """The link stays up, everything sent vanishes."""
-        _ip("link", "set", self.port, "nomaster")
+        """The cable stays in, everything sent vanishes, both ways."""
+        _run("bridge", "link", "set", "dev", self.port, "state", "0")
 
     def spit(self):
+        _run("bridge", "link", "set", "dev", self.port, "state", "3")
+
+    def deafen(self):
+        """What is sent inside arrives, what is sent to it vanishes."""
+        _ip("link", "set", self.port, "nomaster")
+
+    def undeafen(self):
         _ip("link", "set", self.port, "master", "br0")
 
     def call(self, function, *args):

@@ -1,5 +1,5 @@
 """The cutting relay (reg-tests/tools/relay.c), put between an agent and a hub."""
-import glob
+import fcntl
 import os
 import subprocess
 
@@ -7,20 +7,21 @@ import harness
 import proc
 
 
-def tool(name, run):
-    """A program of reg-tests/tools: as `make tool-binaries` built it, else compiled here."""
+def tool(name):
+    """A program of reg-tests/tools, as `make tool-binaries` builds it; made now when it is missing or old."""
     source = os.path.join(harness.TOP, "reg-tests", "tools", name + ".c")
-    for path in glob.glob(os.path.join(harness.TOP, "build", "*", "tools", name)):
-        if os.path.getmtime(path) >= os.path.getmtime(source) and "asan" not in path and "tsan" not in path:
-            return path
-    path = run.path(name)
-    subprocess.run(["cc", "-std=gnu11", "-O2", "-o", path, source], check=True)
+    path = os.path.join(harness.TOP, "build", "release", "tools", name)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path + ".lock", "w") as lock:  # several tests at a time
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not os.path.exists(path) or os.path.getmtime(path) < os.path.getmtime(source):
+            subprocess.run(["make", "-s", "-C", harness.TOP, "FLAVOUR=release", "build/release/tools/" + name], check=True)
     return path
 
 
 class Relay:
     def __init__(self, run, upstream, launcher=()):
-        self.process = proc.start(run, list(launcher) + [tool("relay", run), run.host, "%s:%d" % upstream], stdin=subprocess.PIPE,
+        self.process = proc.start(run, list(launcher) + [tool("relay"), run.host, "%s:%d" % upstream], stdin=subprocess.PIPE,
                                   stdout=subprocess.PIPE, text=True, bufsize=1)
         words = self.process.stdout.readline().split()
         harness.check(words[:1] == ["listening"], "the relay did not start")

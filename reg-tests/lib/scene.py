@@ -248,7 +248,7 @@ class Hub(Program):
         config = {"hub": dict({"name": name, "bind": (bind,), "heartbeat": HEARTBEAT}, **hub),
                   "tunnels": tuple(tunnels or [tunnel()]), "listeners": tuple(rows),
                   "defaults": {"timeouts": dict({"queue": "2s", "resume": "20s"}, **(timeouts or {}))}}
-        config["global"] = options.pop("settings", {})
+        config["global"] = options.pop("settings", None) or {}
         super().__init__(run, name, config, **options)
 
 
@@ -262,7 +262,7 @@ class Agent(Program):
                                  "tls": dict({"cert": cert, "key": key, "ca": authority.ca, "server_name": "hub.test"}, **(tls or {})),
                                  "backoff": {"min": "100ms", "max": "1s"}, "services": tuple(services)}, **(agent or {})),
                   "defaults": {"timeouts": dict({"resume": "20s"}, **(timeouts or {}))}}
-        config["global"] = options.pop("settings", {})
+        config["global"] = options.pop("settings", None) or {}
         super().__init__(run, file or name, config, **options)
 
 

@@ -45,7 +45,7 @@ def break_and_mend(run, break_it, mend):
     chatter.stop()
     hub.nothing_left()
     equal({r["reason"] for r in hub.log("session")}, {"done"}, "reasons of the ends")
-    check(hub.log("link_down", reason="link_dead"), "no link was found dead")
+    check([r for x in (hub, agent) for r in x.log("link_down", reason="link_dead")], "no link was found dead")
 
 
 def test_cable_pulled(run):
@@ -54,6 +54,10 @@ def test_cable_pulled(run):
 
 def test_packets_vanish(run):
     break_and_mend(run, "swallow", "spit")
+
+
+def test_one_way_only(run):
+    break_and_mend(run, "deafen", "undeafen")
 
 
 if __name__ == "__main__":

@@ -146,7 +146,7 @@ def test_z_namespaces(run):
     inside = netns.Namespace(run)
     server = tcp.Server(run, tcp.echo, listener=inside.call(tcp.listening, (inside.address, 4000)))
     c = tcp.Chatter((inside.address, 4000))
-    for off, on in ((inside.pull, inside.plug), (inside.swallow, inside.spit)):
+    for off, on in ((inside.pull, inside.plug), (inside.swallow, inside.spit), (inside.deafen, inside.undeafen)):
         c.go_on()
         off()
         before = c.count()
