@@ -6,6 +6,7 @@
 
 #include "mctunnel/base/bug.h"
 #include "mctunnel/base/list.h"
+#include "mctunnel/base/slot.h"
 #include "mctunnel/base/str.h"
 
 #include <nghttp2/nghttp2.h>
@@ -572,6 +573,44 @@ static void set_callbacks(nghttp2_session_callbacks *cb)
 	nghttp2_session_callbacks_set_data_source_read_length_callback(cb, data_length);
 }
 
+/* nghttp2 keeps one buffer of a whole frame for each session and mostly uses its first bytes: in a slot, the rest costs nothing. */
+#define FRAME_BUFFER 16384
+
+static void *take_memory(size_t size, void *arg)
+{
+	void *p = size >= FRAME_BUFFER && size <= SLOT_SIZE ? slot_get() : NULL;
+	return p ? p : malloc(size);
+}
+
+static void give_memory(void *p, void *arg)
+{
+	if (p && slot_owns(p))
+		slot_put(p);
+	else
+		free(p);
+}
+
+static void *take_zeroed(size_t n, size_t size, void *arg)
+{
+	return calloc(n, size);
+}
+
+static void *change_memory(void *p, size_t size, void *arg)
+{
+	if (!p)
+		return take_memory(size, arg);
+	if (!slot_owns(p))
+		return realloc(p, size);
+	void *fresh = size <= SLOT_SIZE ? p : malloc(size);
+	if (fresh && fresh != p) {
+		memcpy(fresh, p, SLOT_SIZE);
+		slot_put(p);
+	}
+	return fresh;
+}
+
+static nghttp2_mem frame_memory = {NULL, take_memory, give_memory, take_zeroed, change_memory};
+
 static nghttp2_session *make_session(struct h2 *h)
 {
 	nghttp2_session_callbacks *cb = NULL;
@@ -584,7 +623,7 @@ static nghttp2_session *make_session(struct h2 *h)
 		nghttp2_option_set_stream_reset_rate_limit(opt, UINT32_MAX, UINT32_MAX); /* glitches are counted, and clients may break */
 		nghttp2_option_set_user_recv_extension_type(opt, H2_FRAME_AGENT);
 		nghttp2_option_set_user_recv_extension_type(opt, H2_FRAME_HUB);
-		int rv = h->role == H2_HUB ? nghttp2_session_client_new2(&ng, cb, h, opt) : nghttp2_session_server_new2(&ng, cb, h, opt);
+		int rv = h->role == H2_HUB ? nghttp2_session_client_new3(&ng, cb, h, opt, &frame_memory) : nghttp2_session_server_new3(&ng, cb, h, opt, &frame_memory);
 		if (rv != 0)
 			ng = NULL;
 	}
