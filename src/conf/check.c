@@ -107,11 +107,25 @@ static void complete(struct conf *c)
 		complete_agent(&c->agent);
 }
 
+/* Only a Unix socket has rights. */
+static void check_admin(struct check *k)
+{
+	struct conf_global *g = &k->conf->global;
+
+	for (size_t i = 0; i < g->admin_n; i++) {
+		struct endpoint *e = &g->admin[i].bind;
+
+		if (e->text && e->addr.u.sa.sa_family != AF_UNIX)
+			warn_on(k->findings, e, NULL, "everybody who can reach \"%s\" may give commands there: a Unix socket has rights", e->text);
+	}
+}
+
 static void check_global(struct check *k)
 {
 	struct conf_global *g = &k->conf->global;
 	struct stat st;
 
+	check_admin(k);
 	if (g->user && !getpwnam(g->user))
 		alert_on(k->findings, &g->user, NULL, "there is no user \"%s\"", g->user);
 	if (g->group && !getgrnam(g->group))
@@ -293,6 +307,8 @@ static void check_binds(struct check *k)
 	struct binds b = { .v = xcalloc(MAX_BINDS, sizeof(*b.v)) };
 
 	add_bind(k, &b, &c->global.metrics);
+	for (size_t i = 0; i < c->global.admin_n; i++)
+		add_bind(k, &b, &c->global.admin[i].bind);
 	for (size_t i = 0; i < c->hub.bind_n; i++)
 		add_bind(k, &b, &c->hub.bind[i].address);
 	for (size_t i = 0; i < c->listeners_n; i++) {

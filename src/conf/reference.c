@@ -74,6 +74,7 @@ static const char prose[] =
 	"    TIME      a string with a unit: \"300ms\", \"5s\", \"2m\", \"1h\", \"1d\". A bare number is milliseconds.\n"
 	"    SIZE      a string with a unit: \"64k\", \"16m\", \"1g\" (powers of 1024). A bare number is bytes.\n"
 	"    WORD      one of the words listed.\n"
+	"    MODE      the rights of a file as a string of octal digits: \"0660\".\n"
 	"    STRING    any text without control characters, 1 to 255 characters unless said otherwise.\n"
 	"    NAME      letters, digits, '.', '_' and '-'; 1 to 63 characters.\n"
 	"    PATTERN   as NAME, and '*' for any characters.\n"

@@ -86,6 +86,26 @@ static const struct row metrics_rows[] = {
 };
 static const struct section metrics = { .name = "metrics", ROWS(metrics_rows), .at = offsetof(struct conf_global, metrics_at) };
 
+static const struct word admin_levels[] = {
+	{ "user", ADMIN_USER, false },
+	{ "operator", ADMIN_OPERATOR, false },
+	{ "admin", ADMIN_ADMIN, false },
+	{ 0 },
+};
+
+static const struct row admin_rows[] = {
+	{ .name = "bind", .kind = KIND_BIND, .required = true, FIELD(struct conf_admin, bind),
+	  .help = "The socket: \"unix:/run/mctunnel/admin.sock\" is where mctunnelctl looks for it." },
+	{ .name = "mode", .kind = KIND_MODE, FIELD(struct conf_admin, mode), .max = 0777, .def = "0660",
+	  .help = "The rights of a Unix socket's file, from the moment it is there. Who may write to it may use it." },
+	{ .name = "level", .kind = KIND_WORD, FIELD(struct conf_admin, level), .words = admin_levels, .def = "admin",
+	  .help = "What may be asked there: user reads what is not confidential, operator reads everything, admin changes things." },
+};
+static const struct section admins = {
+	.name = "admin", ROWS(admin_rows), .size = sizeof(struct conf_admin), .at = offsetof(struct conf_admin, at),
+	.intro = "Each element is a socket of its own. Commands: doc/management.txt. There is no password: the rights of the file, or who can reach the address, are the only guard.",
+};
+
 static const struct row global_rows[] = {
 	{ .name = "threads", .kind = KIND_INT, .restart = true, FIELD(struct conf_global, threads), .min = 1, .max = 64,
 	  .def_words = "the number of CPUs the process may use, at most 64", .help = "Threads of the worker. Each has its own links and sessions." },
@@ -102,7 +122,8 @@ static const struct row global_rows[] = {
 	{ .name = "log", .kind = KIND_LIST, ARRAY(struct conf_global, log, log_n), .sub = &logs,
 	  .def_words = "one target: stderr, text, info", .help = "Targets of the log." },
 	{ .name = "metrics", .kind = KIND_GROUP, .sub = &metrics, .def_words = "none", .help = "Metrics and health over HTTP." },
-	{ .name = "admin", .kind = KIND_LIST, .later = true, .help = "Admin sockets." },
+	{ .name = "admin", .kind = KIND_LIST, .restart = true, ARRAY(struct conf_global, admin, admin_n), .sub = &admins, .def_words = "none",
+	  .help = "Admin sockets." },
 	{ .name = "lua", .kind = KIND_GROUP, .later = true, .help = "Scripts that decide about clients." },
 	{ .name = "hard_stop_after", .kind = KIND_TIME, FIELD(struct conf_global, hard_stop_after), .min = 1, .max = MAX_TIME, .def = "30s",
 	  .help = "At a soft stop, sessions may go on for this long; then they are ended." },

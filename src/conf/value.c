@@ -145,6 +145,17 @@ static int parse_number(const struct parse *p, void *field)
 	return 0;
 }
 
+/* Octal, as for chmod. A bare number would be taken as decimal, so only a string will do. */
+static int parse_mode(const struct parse *p, void *field)
+{
+	size_t len = strlen(p->text);
+
+	if (len < 3 || len > 4 || strspn(p->text, "01234567") != len || (len == 4 && p->text[0] != '0'))
+		return refuse(p, "\"%.40s\" are no rights of a file: three octal digits such as \"0660\" are expected", p->text);
+	*(uint32_t *)field = (uint32_t)strtoul(p->text, NULL, 8);
+	return 0;
+}
+
 static int unknown_word(const struct parse *p)
 {
 	struct suggest s = { .word = p->text };
@@ -379,6 +390,7 @@ static const struct kind_row {
 	[KIND_INT] = { "NUMBER", "a whole number", true, sizeof(uint32_t), parse_number, NULL },
 	[KIND_SIZE] = { "SIZE", "a size such as \"64k\"", true, sizeof(uint64_t), parse_number, NULL },
 	[KIND_TIME] = { "TIME", "a time such as \"5s\"", true, sizeof(uint32_t), parse_number, NULL },
+	[KIND_MODE] = { "MODE", "the rights of a file in quotes, such as \"0660\"", false, sizeof(uint32_t), parse_mode, NULL },
 	[KIND_WORD] = { "WORD", "a word in quotes", false, sizeof(int), parse_word, NULL },
 	[KIND_TEXT] = { "STRING", "a string", false, sizeof(char *), parse_text, fini_text },
 	[KIND_NAME] = { "NAME", "a name in quotes", false, sizeof(char *), parse_name, fini_text },

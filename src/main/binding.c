@@ -3,6 +3,7 @@
 #include "mctunnel/main/binding.h"
 
 #include "mctunnel/base/bug.h"
+#include "mctunnel/base/str.h"
 #include "mctunnel/conf/conf.h"
 #include "mctunnel/main/worker.h"
 #include "mctunnel/net/sock.h"
@@ -10,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static const struct conf_where *place_of_listener(const struct conf *conf, const char *rest)
@@ -32,6 +34,8 @@ static const struct conf_where *place_of(const struct conf *conf, const char *na
 
 		return i < conf->hub.bind_n ? &conf->hub.bind[i].at : &conf->hub.at;
 	}
+	if (strncmp(name, "admin.", 6) == 0)
+		return &conf->global.admin[strtoul(name + 6, NULL, 10)].at;
 	return &conf->global.metrics_at;
 }
 
@@ -44,13 +48,45 @@ static void report(const struct conf *conf, const char *name, const char *why)
 	fprintf(stderr, "[ALERT] %s: %s\n", name, why);
 }
 
+/* The folder of an admin socket may be one that is gone at each start of the machine. */
+static void make_folder(const char *path)
+{
+	char folder[sizeof(((struct sockaddr_un *)0)->sun_path)];
+	char *slash;
+
+	str_copy(folder, sizeof(folder), path);
+	slash = strrchr(folder, '/');
+	if (!slash || slash == folder)
+		return;
+	*slash = '\0';
+	(void)mkdir(folder, 0755); /* there already, or the bind will say what is wrong */
+}
+
+/* The file must never have more rights than were asked for, not even for a moment. */
+static int listen_admin(const struct conf_admin *a, char *err, size_t errsize)
+{
+	mode_t before;
+	int fd;
+
+	if (a->bind.addr.u.sa.sa_family != AF_UNIX)
+		return sock_listen(&a->bind, err, errsize);
+	make_folder(a->bind.addr.u.un.sun_path);
+	before = umask(~(mode_t)a->mode & 0777);
+	fd = sock_listen(&a->bind, err, errsize);
+	umask(before);
+	return fd;
+}
+
 static int bind_one(const struct conf *conf, struct worker_socket *s)
 {
 	const struct endpoint *e = worker_socket_endpoint(conf, s->name);
 	char err[256] = "";
 
 	BUG_ON(!e);
-	s->fd = sock_listen(e, err, sizeof(err));
+	if (strncmp(s->name, "admin.", 6) == 0)
+		s->fd = listen_admin(&conf->global.admin[strtoul(s->name + 6, NULL, 10)], err, sizeof(err));
+	else
+		s->fd = sock_listen(e, err, sizeof(err));
 	if (s->fd >= 0)
 		return 0;
 	report(conf, s->name, err);

@@ -256,6 +256,8 @@ static int open_socket(const struct worker_socket *s)
 	}
 	if (strncmp(s->name, "hub.", 4) == 0)
 		return hub_open(s->fd, (unsigned)strtoul(s->name + 4, NULL, 10));
+	if (strncmp(s->name, "admin.", 6) == 0)
+		return 0;
 	return thread_self() == 0 ? metrics_open(s->fd) : 0;
 }
 
@@ -430,6 +432,10 @@ size_t worker_sockets(const struct conf *conf, struct worker_socket **out)
 			add_socket(out, &n, name);
 		}
 	}
+	for (size_t i = 0; i < conf->global.admin_n; i++) {
+		snprintf(name, sizeof name, "admin.%zu", i);
+		add_socket(out, &n, name);
+	}
 	if (conf->global.metrics.text)
 		add_socket(out, &n, "metrics");
 	return n;
@@ -455,6 +461,10 @@ const struct endpoint *worker_socket_endpoint(const struct conf *conf, const cha
 		return conf->global.metrics.text ? &conf->global.metrics : NULL;
 	if (strncmp(name, "listener.", 9) == 0)
 		return listener_endpoint(conf, name + 9);
+	if (strncmp(name, "admin.", 6) == 0) {
+		size_t i = strtoul(name + 6, NULL, 10);
+		return i < conf->global.admin_n ? &conf->global.admin[i].bind : NULL;
+	}
 	if (strncmp(name, "hub.", 4) == 0) {
 		size_t i = strtoul(name + 4, NULL, 10);
 		return i < conf->hub.bind_n ? &conf->hub.bind[i].address : NULL;

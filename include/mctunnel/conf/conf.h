@@ -33,6 +33,15 @@ struct conf_log {
 	int level;  /* enum log_level */
 };
 
+enum admin_level { ADMIN_USER, ADMIN_OPERATOR, ADMIN_ADMIN };
+
+struct conf_admin {
+	struct conf_where at;
+	struct endpoint bind;
+	uint32_t mode; /* of a Unix socket's file */
+	int level;     /* enum admin_level: what may be asked there */
+};
+
 struct conf_global {
 	uint32_t threads;
 	uint32_t maxconn;
@@ -41,6 +50,8 @@ struct conf_global {
 	size_t log_n;
 	struct endpoint metrics; /* text NULL: none */
 	struct conf_where metrics_at;
+	struct conf_admin *admin;
+	size_t admin_n;
 	uint32_t hard_stop_after;
 	char *health_file; /* NULL: none */
 	uint64_t memory;   /* budget for data in flight, bytes */

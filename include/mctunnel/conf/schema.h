@@ -11,6 +11,7 @@ enum kind {
 	KIND_INT,    /* uint32_t or uint64_t */
 	KIND_SIZE,   /* bytes; the same */
 	KIND_TIME,   /* milliseconds; the same */
+	KIND_MODE,   /* of a file, octal; uint32_t */
 	KIND_WORD,   /* an enum, one of row.words */
 	KIND_TEXT,   /* char * and all below */
 	KIND_NAME,   /* of a tunnel, a service, ... */

@@ -9,7 +9,7 @@ struct conf;
 
 /* A listening socket that the master bound. */
 struct worker_socket {
-	char name[160]; /* "listener.NAME.I", "hub.I", "metrics": which endpoint of the configuration it serves (I counts its bind entries) */
+	char name[160]; /* "listener.NAME.I", "hub.I", "admin.I", "metrics": which endpoint of the configuration it serves (I counts its bind entries) */
 	int fd;
 };
 

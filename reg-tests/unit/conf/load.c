@@ -239,6 +239,10 @@ static void test_values(void **state)
 	assert_int_equal(c->global.hard_stop_after, 120000);
 	assert_int_equal(c->global.metrics.port, 9464);
 	assert_int_equal(c->global.metrics_at.line, 11);
+	assert_int_equal(c->global.admin_n, 2);
+	assert_int_equal(c->global.admin[0].mode, 0600);
+	assert_int_equal(c->global.admin[0].level, ADMIN_OPERATOR);
+	assert_int_equal(c->global.admin[1].mode, 0660);
 	check_hub(c);
 	check_sites(c);
 	check_agent(c);
