@@ -9,6 +9,7 @@
 #include "mctunnel/base/bug.h"
 #include "mctunnel/base/clock.h"
 #include "mctunnel/base/mem.h"
+#include "mctunnel/base/ring.h"
 #include "mctunnel/base/stat.h"
 #include "mctunnel/base/str.h"
 
@@ -115,9 +116,15 @@ static struct {
 
 static _Thread_local bool is_writer;
 
+/* For the admin socket, whatever the targets take. */
+static bool kept(enum log_level level)
+{
+	return level <= LOG_NOTICE && ring_is_open();
+}
+
 bool log_wants(enum log_level level)
 {
-	return (int)level <= atomic_load_explicit(&front.level, memory_order_relaxed);
+	return (int)level <= atomic_load_explicit(&front.level, memory_order_relaxed) || kept(level);
 }
 
 static uint64_t now_ms(void)
@@ -281,6 +288,8 @@ static void open_record(struct log_rec *r, enum log_level level, const char *eve
 	r->text_cut = r->json_cut = false;
 	if (!log_wants(level))
 		return;
+	if (kept(level))
+		forms |= 1u << LOG_TEXT | 1u << LOG_JSON;
 	clock_wall(when, sizeof(when));
 	if (forms & 1u << LOG_TEXT)
 		addf(&text, "%s %s ", when, level_words[level]);
@@ -728,12 +737,24 @@ static void submit_order(enum job_kind kind, enum log_level level, struct target
 	submit(j);
 }
 
+/* Not a record that was begun before the rings were open. */
+static void keep(const struct job *j)
+{
+	if (!kept(j->level) || !j->text_len || !j->json_len)
+		return;
+	ring_keep(RING_EVENTS, j->bytes, j->text_len - 1, j->bytes + j->text_len, j->json_len - 1);
+	if (j->level <= LOG_WARNING)
+		ring_keep(RING_ERRORS, j->bytes, j->text_len - 1, j->bytes + j->text_len, j->json_len - 1);
+}
+
 void log_end(struct log_rec *r)
 {
 	struct job *j = close_record(r);
 
-	if (j)
-		submit(j);
+	if (!j)
+		return;
+	keep(j);
+	submit(j);
 }
 
 void log_say(enum log_level level, const char *fmt, ...)

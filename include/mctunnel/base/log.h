@@ -24,7 +24,7 @@ int log_start(void) __attribute__((warn_unused_result)); /* starts the writing t
 void log_stop(void);                                     /* writes what is queued (at most 1 s), ends the thread */
 void log_reopen(void);                                   /* files, after rotation; one that cannot be opened stays as it is */
 
-/* true when some target wants this level; the macros below test it first. */
+/* true when some target (or base/ring) wants this level; the macros below test it first. */
 bool log_wants(enum log_level level);
 void log_set_level(enum log_level level); /* for all targets */
 int log_level_parse(const char *word);    /* -1: no such word */
