@@ -19,6 +19,7 @@
 #define EVENTS_MAX 256
 #define PASSES_MAX 3 /* over the deferred work in one turn, so that work making work cannot hold up the sockets */
 #define HEARTBEAT_MS 500
+#define LOAD_US 1000000
 
 struct loop {
 	int epfd;
@@ -26,10 +27,49 @@ struct loop {
 	int count, next; /* events of this turn; the first one not yet handled */
 	struct list work;
 	volatile uint64_t *heartbeat; /* borrowed; may be NULL */
+	struct loop_figures figures;
+	uint64_t woke_us;               /* when the last wait ended */
+	uint64_t window_us, window_busy; /* begin of the time the load is of, and busy_us then */
 	struct epoll_event events[EVENTS_MAX];
 };
 
 static _Thread_local struct loop *loop;
+
+static uint64_t now_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}
+
+/* Around the wait: what was work, and what was not. */
+static uint64_t note_work(void)
+{
+	uint64_t now = now_us(), span = now - loop->window_us;
+	struct loop_figures *f = &loop->figures;
+
+	f->turns++;
+	f->busy_us += now - loop->woke_us;
+	if (span >= LOAD_US) {
+		f->load = (unsigned)((f->busy_us - loop->window_busy) * 100 / span);
+		loop->window_us = now;
+		loop->window_busy = f->busy_us;
+	}
+	return now;
+}
+
+static void note_wait(uint64_t since)
+{
+	loop->woke_us = now_us();
+	loop->figures.idle_us += loop->woke_us - since;
+}
+
+void loop_figures(struct loop_figures *out)
+{
+	BUG_ON(!loop);
+	*out = loop->figures;
+}
 
 void loop_init(void)
 {
@@ -40,6 +80,7 @@ void loop_init(void)
 		die("cannot make an event loop: %s", strerror(errno));
 	list_init(&loop->work);
 	clock_update();
+	loop->woke_us = loop->window_us = now_us();
 }
 
 void loop_fini(void)
@@ -157,9 +198,11 @@ static int wait_ms(int max)
 
 static void wait_ready(int ms)
 {
+	uint64_t since = note_work();
 	int n = epoll_wait(loop->epfd, loop->events, EVENTS_MAX, ms);
 
 	BUG_ON(n < 0 && errno != EINTR); /* interrupted: an empty turn */
+	note_wait(since);
 	loop->next = 0;
 	loop->count = n < 0 ? 0 : n;
 }

@@ -26,6 +26,7 @@ struct mailbox {
 	struct deferred own; /* delivers what the thread posted to itself, without a trip through the kernel */
 	struct msg stop;
 	atomic_bool stopping; /* the stop message has been posted */
+	uint64_t delivered;   /* messages run; the thread's own */
 	struct msg *lost;     /* what nobody ran when the threads last ended */
 } __attribute__((aligned(64)));
 
@@ -50,6 +51,11 @@ int thread_count(void)
 	return threads.count;
 }
 
+uint64_t thread_delivered(void)
+{
+	return boxes[self].delivered;
+}
+
 static void deliver(struct mailbox *box)
 {
 	struct msg *m = atomic_exchange_explicit(&box->newest, NULL, memory_order_acquire);
@@ -65,6 +71,7 @@ static void deliver(struct mailbox *box)
 	while (oldest) {
 		m = oldest;
 		oldest = m->next;
+		box->delivered++;
 		m->run(m);
 	}
 }

@@ -46,6 +46,14 @@ void loop_run(void);  /* until loop_stop(), also one that came before this call 
 void loop_stop(void); /* of this thread; the current turn is completed */
 bool loop_turn(int max_wait_ms); /* one turn (tests, foreign loops); false once stopped */
 
+/* How the thread's loop is doing. */
+struct loop_figures {
+	uint64_t turns;
+	uint64_t busy_us, idle_us; /* working / waiting, since it was made */
+	unsigned load;             /* percent of the last second or so that it worked */
+};
+void loop_figures(struct loop_figures *out);
+
 /* Where the loop notes at each turn that it lives (clock ms, CLOCK_MONOTONIC), for the master; may be NULL.
  * The loop then wakes at least every 500 ms. */
 void loop_heartbeat(volatile uint64_t *place);

@@ -22,6 +22,7 @@ void threads_stop(void);
 
 int thread_self(void);  /* 0 before threads_run() */
 int thread_count(void); /* 1 before threads_run() */
+uint64_t thread_delivered(void); /* messages the calling thread has run */
 
 /* Hands a message over; FIFO for each pair of threads; never blocks, never fails. To oneself it is run later in the turn
  * or in the next one, not inside this call. Messages posted to a thread that has stopped are run by nobody; their owner is
