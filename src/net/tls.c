@@ -1263,3 +1263,42 @@ void tls_ticket_free(struct tls_ticket *t)
 	SSL_SESSION_free(t->session);
 	free(t);
 }
+
+static void describe_names(X509 *cert, struct strbuf *b)
+{
+	GENERAL_NAMES *names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
+	char name[256];
+	size_t n = names ? dns_names(names, SIZE_MAX, name, sizeof(name)) : 0;
+	bool san = n > 0;
+
+	if (!san)
+		n = common_name(cert, SIZE_MAX, name, sizeof(name));
+	for (size_t i = 0; i < n; i++) {
+		name[0] = 0;
+		if (san)
+			dns_names(names, i, name, sizeof(name));
+		else
+			common_name(cert, i, name, sizeof(name));
+		strbuf_add(b, "%s%s", i ? "," : "", name);
+	}
+	GENERAL_NAMES_free(names);
+}
+
+int tls_describe(const char *pem, struct tls_described *out)
+{
+	BIO *bio = pem ? BIO_new_mem_buf(pem, -1) : NULL;
+	X509 *cert = bio ? PEM_read_bio_X509(bio, NULL, NULL, NULL) : NULL;
+	struct strbuf b;
+
+	BIO_free(bio);
+	ERR_clear_error();
+	memset(out, 0, sizeof(*out));
+	if (!cert)
+		return -1;
+	strbuf_init(&b, out->names, sizeof(out->names));
+	describe_names(cert, &b);
+	X509_NAME_get_text_by_NID(X509_get_issuer_name(cert), NID_commonName, out->issuer, sizeof(out->issuer));
+	out->not_after = (int64_t)time_of(X509_get0_notAfter(cert));
+	X509_free(cert);
+	return 0;
+}

@@ -30,6 +30,14 @@ void tls_put(struct tls *t);
 /* Days and seconds until the certificate ends, negative when it has. */
 int64_t tls_cert_expires_in(const struct tls *t);
 
+/* The first certificate of a PEM text, for the admin socket. 0, or -1 when there is none. */
+struct tls_described {
+	char names[512];   /* SAN DNS, else the CN; divided by commas; cut when there are more */
+	char issuer[128];  /* its CN */
+	int64_t not_after; /* seconds since the epoch */
+};
+int tls_describe(const char *pem, struct tls_described *out) __attribute__((warn_unused_result));
+
 /* Checks as tls_server/tls_client would, for -c. 0 or -1 with err. */
 int tls_check(const struct tls_files *f, bool server, char *err, size_t errsize) __attribute__((warn_unused_result));
 
