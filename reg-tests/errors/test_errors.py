@@ -14,15 +14,7 @@ from harness import check, equal, say
 def refused(hub, address, reason, at_least=0.0, at_most=15.0):
     """The client is closed without a byte, and the log says why."""
     before = len(hub.log("session", reason=reason))
-    began = time.monotonic()
-    s = tcp.open_socket(address)
-    try:
-        s.sendall(b"hello")
-    except OSError:
-        pass
-    tcp.expect_closed(s, "client of a route that fails with " + reason, at_most + 5)
-    took = time.monotonic() - began
-    s.close()
+    took = tcp.refused_after(address, at_most + 5)
     check(at_least <= took <= at_most, "closed after %.3f s" % took)
     record = hub.wait_log("session", count=before + 1, reason=reason)[-1]
     say("%s after %.0f ms, end state %s" % (reason, 1000 * took, record["end"]))
@@ -41,8 +33,7 @@ def test_target_refuses(run):
 
 def test_unix_target_missing(run):
     p = scene.pair(run, {"dead": run.path("nobody.sock")})
-    s = tcp.open_socket(p.listen["dead"])
-    tcp.expect_closed(s)
+    tcp.refused_after(p.listen["dead"])
     record = p.hub.wait_log("session")[0]
     check(record["reason"] in ("target_refused", "target_unreachable"), record)
 
@@ -60,8 +51,7 @@ def test_target_does_not_answer(run):
         fill.append(s)
     time.sleep(0.1)
     p = scene.pair(run, {"slow": full.getsockname()}, timeouts={"connect": "1s"}, agent_timeouts={"connect": "500ms"})
-    s = tcp.open_socket(p.listen["slow"])
-    tcp.expect_closed(s, "client of a target that hangs", 15)
+    tcp.refused_after(p.listen["slow"], 15)
     record = p.hub.wait_log("session")[0]
     check(record["reason"] in ("target_timeout", "connect_timeout"), record)
     say(record["reason"], "after", record["total"], "ms")
@@ -72,8 +62,7 @@ def test_no_such_service(run):
     hub = scene.Hub(run, {"web": "site-a/web", "none": "site-a/none"}).start().wait_ready()
     agent = scene.Agent(run, hub.authority, [hub.address], [scene.service("web", echo.target)]).start()
     hub.wait_links(2)
-    s = tcp.open_socket(hub.listen["none"])
-    tcp.expect_closed(s)
+    tcp.refused_after(hub.listen["none"])
     record = hub.wait_log("session", listener="none")[0]
     check(record["reason"] in ("no_service", "no_agent"), record)
     say(record["reason"], "after", record["total"], "ms")

@@ -104,6 +104,18 @@ def ask(address, data=b"ping\n", timeout=harness.PATIENCE):
         expect_eof(s)
 
 
+def refused_after(address, timeout=harness.PATIENCE):
+    """Connects, says something and must be closed without a byte (a reset may come before all that). Returns the seconds it took."""
+    began = time.monotonic()
+    try:
+        with open_socket(address) as s:
+            s.sendall(b"hello")
+            expect_closed(s, "a client to be refused", timeout)
+    except (ConnectionResetError, BrokenPipeError):
+        pass
+    return time.monotonic() - began
+
+
 # ---- streams with checksums ----
 
 def pattern(n, seed):
