@@ -37,15 +37,22 @@
 #define RETRIES_MAX 8    /* in all, for one client */
 #define HOPS_MAX 8       /* links that were gone when the client came */
 
+struct tally { /* what has been */
+	atomic_uint_fast64_t total, failed, up, down;
+};
+
 struct site { /* a tunnel as the clients see it */
 	const struct conf_tunnel *t;
 	atomic_uint sessions;
+	struct tally tally;
 };
 
 struct place { /* a listener, all its sockets on all threads */
 	const struct conf_listener *l;
 	struct site **sites; /* owned: one for each route */
 	atomic_uint sessions;
+	struct tally tally;
+	atomic_bool disabled;
 };
 
 struct knock { /* tells a thread that a session has ended somewhere */
@@ -60,6 +67,7 @@ static struct {
 	struct site *sites;
 	struct place *places;
 	atomic_uint sessions;
+	atomic_uint maxconn; /* instead of the configuration's; 0: none */
 	atomic_uint_fast64_t want_room; /* a bit for each thread that is to be knocked at */
 	atomic_uint_fast64_t complain_ms;
 	struct knock knocks[THREAD_MAX];
@@ -76,6 +84,8 @@ struct door { /* this thread's watch of one listening socket */
 static _Thread_local struct {
 	struct conf *conf; /* shared; NULL before frontend_init */
 	struct list doors, waiting;
+	struct list clients; /* all that are here and not on their way, by serial */
+	uint64_t serial;
 	struct timer breather;
 	bool stopping;
 } front;
@@ -83,6 +93,8 @@ static _Thread_local struct {
 struct client {
 	struct msg msg;   /* on its way to another thread */
 	struct list node; /* in front.waiting, or in none */
+	struct list member; /* in front.clients, or on its way to another thread's */
+	uint64_t serial;
 	struct conf *conf;
 	struct place *place;
 	int fd; /* until it is a conn, then -1 */
@@ -120,7 +132,7 @@ static bool take(atomic_uint *count, uint32_t max)
 
 static bool full(const struct place *p)
 {
-	return atomic_load(&all.sessions) >= front.conf->global.maxconn || (p->l->maxconn && atomic_load(&p->sessions) >= p->l->maxconn);
+	return atomic_load(&all.sessions) >= frontend_maxconn() || (p->l->maxconn && atomic_load(&p->sessions) >= p->l->maxconn);
 }
 
 static void knock_at(int thread)
@@ -150,7 +162,7 @@ static void ask_for_room(void)
 
 static bool place_take(struct place *p)
 {
-	if (full(p) || !take(&all.sessions, front.conf->global.maxconn))
+	if (full(p) || !take(&all.sessions, frontend_maxconn()))
 		return false;
 	if (take(&p->sessions, p->l->maxconn))
 		return true;
@@ -257,6 +269,7 @@ static void assign(struct client *cl, unsigned route, struct pick *pick)
 	cl->advert = pick->advert;
 	cl->link = pick->link;
 	cl->counted = true;
+	atomic_fetch_add(&cl->place->sites[route]->tally.total, 1);
 	atomic_fetch_add(cl->advert->sessions, 1);
 }
 
@@ -270,8 +283,28 @@ static void stop_waiting(struct client *cl)
 	stat_add(STAT_QUEUE, -1);
 }
 
+static void tally(struct tally *t, const struct client *cl, enum reason why)
+{
+	if (why != REASON_DONE)
+		atomic_fetch_add(&t->failed, 1);
+	if (!cl->pump)
+		return;
+	atomic_fetch_add(&t->up, pump_in(cl->pump));
+	atomic_fetch_add(&t->down, pump_out(cl->pump));
+}
+
+static void enlist(struct client *cl)
+{
+	cl->serial = ++front.serial;
+	list_add(&front.clients, &cl->member);
+}
+
 static void client_end(struct client *cl, enum reason why)
 {
+	list_del(&cl->member);
+	tally(&cl->place->tally, cl, why);
+	if (cl->counted)
+		tally(&cl->place->sites[cl->route]->tally, cl, why);
 	stop_waiting(cl);
 	log_end_of(cl, why);
 	if (cl->fd >= 0)
@@ -420,7 +453,21 @@ static bool on_refused(void *owner, enum reason why)
 	return reopen(cl);
 }
 
-static const struct pump_events pump_events = { .on_open = on_open, .on_done = on_done, .on_refused = on_refused };
+static void on_leave(void *owner)
+{
+	struct client *cl = owner;
+
+	list_del(&cl->member);
+}
+
+static void on_arrive(void *owner)
+{
+	enlist(owner);
+}
+
+static const struct pump_events pump_events = {
+	.on_open = on_open, .on_done = on_done, .on_refused = on_refused, .on_leave = on_leave, .on_arrive = on_arrive
+};
 
 static struct session *open_session(struct client *cl, struct link *l)
 {
@@ -486,6 +533,7 @@ static void client_open(struct client *cl)
 
 static void client_arrive(struct msg *m)
 {
+	enlist((struct client *)m);
 	client_open((struct client *)m);
 }
 
@@ -501,6 +549,7 @@ static bool client_try(struct client *cl)
 	if (pick.thread == thread_self()) {
 		client_open(cl);
 	} else {
+		list_del(&cl->member);
 		cl->msg.run = client_arrive;
 		thread_post(pick.thread, &cl->msg);
 	}
@@ -632,6 +681,8 @@ static struct client *client_new(struct place *p, int fd, const struct addr *pee
 	cl->peer = *peer;
 	cl->accepted_ms = clock_ms();
 	cl->lacks = REASON_NO_AGENT;
+	atomic_fetch_add(&p->tally.total, 1);
+	enlist(cl);
 	return cl;
 }
 
@@ -665,6 +716,8 @@ static void on_listener(struct watch *w, unsigned events);
 
 static void door_resume(struct door *d)
 {
+	if (atomic_load(&d->place->disabled))
+		return;
 	if (loop_watch_listener(&d->watch, d->fd, on_listener) < 0) {
 		if (!timer_running(&front.breather))
 			timer_start(&front.breather, BREATHER_MS);
@@ -757,6 +810,145 @@ uint32_t frontend_sessions(void)
 	return atomic_load(&all.sessions);
 }
 
+/* For the admin socket. */
+
+static const char *state_word(const struct client *cl)
+{
+	const struct session *s = cl->pump ? pump_session(cl->pump) : NULL;
+
+	if (!cl->opened_ms)
+		return "queue";
+	if (!cl->established_ms)
+		return "connect";
+	if (s && session_parked(s))
+		return "parked";
+	return cl->pump && pump_half_closed(cl->pump) ? "half-closed" : "open";
+}
+
+static void view(struct frontend_client *v, const struct client *cl, char *peer)
+{
+	*v = (struct frontend_client){ .id = cl->id,
+				       .listener = cl->place->l->name,
+				       .client = addr_text(&cl->peer, peer, ADDR_TEXT),
+				       .route = route_text(cl),
+				       .tunnel = cl->advert ? cl->advert->tunnel : NULL,
+				       .agent = cl->advert ? cl->advert->name : NULL,
+				       .target = cl->target,
+				       .state = state_word(cl),
+				       .age_ms = clock_ms() - cl->accepted_ms,
+				       .link = cl->link };
+	if (!cl->pump)
+		return;
+	v->up = pump_in(cl->pump);
+	v->down = pump_out(cl->pump);
+}
+
+static void client_kill(struct client *cl)
+{
+	if (cl->pump)
+		pump_abort(cl->pump, REASON_KILLED);
+	else
+		client_end(cl, REASON_KILLED);
+}
+
+bool frontend_each(uint64_t *cursor, enum visit (*visit)(void *, const struct frontend_client *), void *arg)
+{
+	struct frontend_client v;
+	char peer[ADDR_TEXT];
+
+	if (!front.conf)
+		return true;
+	list_for_each_safe(n, &front.clients) {
+		struct client *cl = container_of(n, struct client, member);
+
+		if (cl->serial <= *cursor || cl->over)
+			continue;
+		*cursor = cl->serial;
+		view(&v, cl, peer);
+		enum visit next = visit(arg, &v);
+		if (next == VISIT_STOP)
+			return false;
+		if (next == VISIT_KILL)
+			client_kill(cl);
+	}
+	return true;
+}
+
+static void tally_view(struct frontend_figures *out, struct tally *t)
+{
+	out->total = atomic_load(&t->total);
+	out->failed = atomic_load(&t->failed);
+	out->up = atomic_load(&t->up);
+	out->down = atomic_load(&t->down);
+}
+
+void frontend_listener(size_t index, struct frontend_figures *out)
+{
+	struct place *p = &all.places[index];
+
+	*out = (struct frontend_figures){ .sessions = atomic_load(&p->sessions), .maxconn = p->l->maxconn, .enabled = !atomic_load(&p->disabled) };
+	out->full = (out->maxconn && out->sessions >= out->maxconn) || atomic_load(&all.sessions) >= frontend_maxconn();
+	tally_view(out, &p->tally);
+}
+
+void frontend_tunnel(size_t index, struct frontend_figures *out)
+{
+	struct site *s = &all.sites[index];
+
+	*out = (struct frontend_figures){ .sessions = atomic_load(&s->sessions), .maxconn = s->t->maxconn, .enabled = true };
+	out->full = out->maxconn && out->sessions >= out->maxconn;
+	tally_view(out, &s->tally);
+}
+
+static void tally_clear(struct tally *t, uint64_t now)
+{
+	atomic_store(&t->total, now);
+	atomic_store(&t->failed, 0);
+	atomic_store(&t->up, 0);
+	atomic_store(&t->down, 0);
+}
+
+void frontend_clear(void)
+{
+	if (!front.conf)
+		return;
+	for (size_t i = 0; i < front.conf->listeners_n; i++)
+		tally_clear(&all.places[i].tally, atomic_load(&all.places[i].sessions));
+	for (size_t i = 0; i < front.conf->tunnels_n; i++)
+		tally_clear(&all.sites[i].tally, atomic_load(&all.sites[i].sessions));
+}
+
+void frontend_enable(size_t listener, bool on)
+{
+	struct place *p = &all.places[listener];
+
+	atomic_store(&p->disabled, !on);
+	list_for_each(n, &front.doors) {
+		struct door *d = container_of(n, struct door, node);
+
+		if (d->place != p)
+			continue;
+		if (on && d->paused)
+			door_resume(d);
+		else if (!on && !d->paused)
+			loop_unwatch(&d->watch);
+		d->paused |= !on;
+	}
+}
+
+void frontend_set_maxconn(uint32_t n)
+{
+	atomic_store(&all.maxconn, n);
+	room_made();
+}
+
+uint32_t frontend_maxconn(void)
+{
+	unsigned n = atomic_load_explicit(&all.maxconn, memory_order_relaxed);
+
+	return n || !front.conf ? n : front.conf->global.maxconn;
+}
+
 /* Init and end. */
 
 static struct site *site_of(const struct conf *conf, const char *tunnel)
@@ -807,6 +999,7 @@ void frontend_init(struct conf *conf)
 	front.conf = conf_get(conf);
 	front.stopping = false;
 	list_init(&front.doors);
+	list_init(&front.clients);
 	list_init(&front.waiting);
 	timer_init(&front.breather, on_breather);
 	registry_on_change(on_change);

@@ -2,6 +2,7 @@
 #ifndef MCTUNNEL_EDGE_FRONTEND_H
 #define MCTUNNEL_EDGE_FRONTEND_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -16,6 +17,40 @@ void frontend_close_all(void);
 void frontend_stop(void);
 /* Sessions of clients in the whole process now, waiting ones included. */
 uint32_t frontend_sessions(void);
+/* ---- for the admin socket ---- */
+
+enum visit {
+	VISIT_NEXT, /* go on */
+	VISIT_STOP, /* enough for now; the one shown counts as seen */
+	VISIT_KILL, /* end it (REASON_KILLED), and go on */
+};
+
+struct frontend_client { /* good during the visit */
+	const char *id; /* of its session, "" when it has none yet */
+	const char *listener, *client, *route, *tunnel, *agent, *target; /* the last four may be NULL */
+	const char *state;                                               /* queue, connect, open, half-closed, parked */
+	uint64_t age_ms, link, up, down;
+};
+
+/* The calling thread's clients, in the order in which they came to it, after *cursor (0: all); *cursor becomes the last one seen, and stays good
+ * whatever comes and goes between two calls. true: there are no more. */
+bool frontend_each(uint64_t *cursor, enum visit (*visit)(void *arg, const struct frontend_client *c), void *arg);
+
+struct frontend_figures { /* of a listener or a tunnel */
+	uint32_t sessions, maxconn; /* maxconn 0: no limit of its own */
+	uint64_t total, failed;     /* sessions that have ended or are there; of these, those that ended with an error */
+	uint64_t up, down;          /* bytes of sessions that have ended */
+	bool enabled, full;
+};
+void frontend_listener(size_t index, struct frontend_figures *out); /* of conf->listeners; any thread */
+void frontend_tunnel(size_t index, struct frontend_figures *out);   /* of conf->tunnels; any thread; always enabled */
+void frontend_clear(void);                                          /* total, failed, up and down begin anew */
+
+/* To be called on every thread: accept there no more (clients wait in the kernel's queue), or again. */
+void frontend_enable(size_t listener, bool on);
+void frontend_set_maxconn(uint32_t n); /* instead of global.maxconn; any thread */
+uint32_t frontend_maxconn(void);
+
 /* Init / end of a thread. */
 void frontend_init(struct conf *conf);
 void frontend_fini(void);
