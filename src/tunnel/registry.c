@@ -57,6 +57,7 @@ struct replica {
 	struct deferred change;
 	void (*on_change)(void);
 	size_t agents;                                /* agent instances with a link */
+	unsigned links_on[THREAD_MAX];                /* by thread */
 	bool stopping;
 };
 
@@ -204,6 +205,7 @@ static struct entry *entry_add(uint64_t id, int thread, struct advert *a)
 		me.agents++;
 	list_add(&e->peer->entries, &e->node);
 	map_set(me.entries, &e->id, sizeof e->id, e);
+	me.links_on[thread]++;
 	return e;
 }
 
@@ -212,6 +214,7 @@ static void entry_del(struct entry *e)
 	struct peer *p = e->peer;
 	map_del(me.entries, &e->id, sizeof e->id);
 	list_del(&e->node);
+	me.links_on[e->thread]--;
 	free(e);
 	if (list_empty(&p->entries) && of_agent(p->advert))
 		me.agents--;
@@ -226,6 +229,7 @@ struct move_msg {
 };
 
 static void unpark(struct peer *p);
+static bool resume_here(struct peer *p);
 
 static void run_move(struct msg *m)
 {
@@ -235,7 +239,7 @@ static void run_move(struct msg *m)
 	session_park(mm->session, &p->parked);
 	if (me.stopping)
 		session_end_list(&p->parked, REASON_STOPPED);
-	else
+	else if (!resume_here(p))
 		unpark(p);
 	advert_put(mm->advert);
 	free(mm);
@@ -274,6 +278,21 @@ static struct entry *next_entry(struct peer *p)
 	return found;
 }
 
+/* A session that was sent here stays, as long as there are links here: two threads with full links would else send it to and fro. */
+static bool resume_here(struct peer *p)
+{
+	bool any = false;
+	list_for_each (n, &p->entries) {
+		struct entry *e = container_of(n, struct entry, node);
+		if (!e->link || !e->up || e->retiring)
+			continue;
+		any = true;
+		while (!list_empty(&p->parked) && session_resume(session_of_node(p->parked.next), e->link) == 0)
+			continue;
+	}
+	return any;
+}
+
 /* Hub: the parked sessions of an agent instance go on over its links. */
 static void unpark(struct peer *p)
 {
@@ -307,6 +326,8 @@ static void apply_up(uint64_t id, int thread, struct advert *a, struct link *l)
 	struct entry *e = entry_find(id);
 	if (!e)
 		e = entry_add(id, thread, a);
+	me.links_on[e->thread]--;
+	me.links_on[thread]++;
 	e->thread = thread;
 	e->up = true;
 	e->link = l;
@@ -481,16 +502,15 @@ static bool name_in_use(const struct advert *a)
 /* Where the instance has the fewest links, then where there are the fewest at all, then where it is already. */
 static int choose_thread(const struct advert *a, int from)
 {
-	unsigned own[THREAD_MAX] = {0}, all[THREAD_MAX] = {0};
+	unsigned own[THREAD_MAX] = {0};
 	const struct peer *p = peer_find(a->instance);
-	size_t pos = 0;
-	for (struct entry *e; (e = map_next(me.entries, &pos));) {
-		all[e->thread]++;
-		own[e->thread] += e->peer == p;
+	if (p) {
+		list_for_each (n, &p->entries)
+			own[container_of(n, struct entry, node)->thread]++;
 	}
 	int best = from;
 	for (int t = 0; t < thread_count(); t++)
-		if (own[t] < own[best] || (own[t] == own[best] && all[t] < all[best]))
+		if (own[t] < own[best] || (own[t] == own[best] && me.links_on[t] < me.links_on[best]))
 			best = t;
 	return best;
 }
