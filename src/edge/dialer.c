@@ -76,6 +76,7 @@ enum uplink_state {
 
 struct uplink {
 	struct list node;
+	uint64_t serial;
 	struct slot *slot; /* NULL: retiring */
 	struct hub *hub;
 	enum uplink_state state;
@@ -108,6 +109,7 @@ static _Thread_local struct {
 	struct slot *slots; /* owned */
 	size_t slots_n;
 	struct list uplinks;
+	uint64_t serial; /* of the newest */
 	char *hello; /* owned: the AGENT frame */
 	size_t hello_len;
 	bool draining;
@@ -560,6 +562,7 @@ static struct uplink *uplink_new(struct slot *s)
 	u->started_ms = clock_ms();
 	timer_init(&u->deadline, on_deadline);
 	list_init(&u->pending);
+	u->serial = ++here.serial;
 	list_add(&here.uplinks, &u->node);
 	return u;
 }
@@ -721,4 +724,41 @@ void dialer_fini(void)
 uint32_t dialer_links(void)
 {
 	return atomic_load(&all.links);
+}
+
+/* For the admin socket. */
+
+static struct dialer_link view(const struct uplink *u)
+{
+	static const char *const states[] = { "dialling", "handshake", "greeting", "greeting", "up", "retiring", "leaving" };
+	const struct link *l = u->carrier ? carrier_link(u->carrier) : NULL;
+
+	return (struct dialer_link){ .id = u->id,
+				     .age_ms = clock_ms() - (is_up(u) ? u->up_ms : u->started_ms),
+				     .hub = u->advert ? u->advert->name : u->hub->endpoint->text,
+				     .addr = u->addr[0] ? u->addr : u->hub->endpoint->text,
+				     .version = u->advert ? u->advert->version : NULL,
+				     .state = states[u->state],
+				     .sessions = l ? (uint32_t)link_sessions(l) : 0,
+				     .rtt_us = l ? link_rtt_us(l) : 0 };
+}
+
+bool dialer_each(uint64_t *cursor, enum visit (*visit)(void *, const struct dialer_link *), void *arg)
+{
+	if (!here.conf)
+		return true;
+	list_for_each_safe(n, &here.uplinks) {
+		struct uplink *u = container_of(n, struct uplink, node);
+
+		if (u->serial <= *cursor)
+			continue;
+		*cursor = u->serial;
+		struct dialer_link v = view(u);
+		enum visit next = visit(arg, &v);
+		if (next == VISIT_STOP)
+			return false;
+		if (next == VISIT_KILL && is_up(u))
+			uplink_lost(u, REASON_KILLED, reason_text(REASON_KILLED));
+	}
+	return true;
 }

@@ -37,6 +37,7 @@ enum guest_state { GUEST_HANDSHAKE, GUEST_SILENT, GUEST_CLAIMING, GUEST_UP, GUES
 
 struct guest {
 	struct list node;
+	uint64_t serial;         /* on its thread */
 	enum guest_state state;
 	struct conn *conn;       /* owned until the carrier has it */
 	struct carrier *carrier; /* owned */
@@ -63,6 +64,7 @@ struct hub {
 	struct tls *const *tls;
 	const uint8_t *instance;
 	struct list guests, doors;
+	uint64_t serial;         /* of the newest guest */
 	struct timer resume;
 	unsigned handshakes;
 	uint32_t log_level;      /* of the bucket */
@@ -73,6 +75,12 @@ struct hub {
 static _Thread_local struct hub hub;
 
 static void guest_free(struct guest *g);
+
+static void enlist(struct guest *g)
+{
+	g->serial = ++hub.serial;
+	list_add(&hub.guests, &g->node);
+}
 
 /* ---- log ---- */
 
@@ -331,7 +339,7 @@ static void run_arrive(struct msg *m)
 	struct move_msg *mm = container_of(m, struct move_msg, msg);
 	struct guest *g = mm->guest;
 	free(mm);
-	list_add(&hub.guests, &g->node);
+	enlist(g);
 	if (carrier_attach(g->carrier) != 0) {
 		log_guest(LOG_ERROR, "link_refused", g, REASON_RESOURCES, strerror(errno));
 		guest_free(g);
@@ -489,7 +497,7 @@ static void welcome(struct door *d, int fd, const struct addr *from)
 		mem_put(MEM_OTHER, g);
 		return;
 	}
-	list_add(&hub.guests, &g->node);
+	enlist(g);
 	hub.handshakes++;
 	timer_start(&g->timer, GREET_MS);
 }
@@ -585,6 +593,45 @@ void hub_drain(void)
 		if (g->state == GUEST_UP)
 			link_goaway(carrier_link(g->carrier), REASON_DRAINING);
 	}
+}
+
+static struct hub_link view(const struct guest *g)
+{
+	const struct link *l = carrier_link(g->carrier);
+	return (struct hub_link){.id = g->claim,
+				 .age_ms = clock_ms() - g->began_ms,
+				 .agent = g->advert->name,
+				 .tunnel = g->advert->tunnel,
+				 .addr = g->addr,
+				 .cert = tls_peer_subject(carrier_conn(g->carrier)),
+				 .version = g->advert->version,
+				 .sessions = (uint32_t)link_sessions(l),
+				 .rtt_us = link_rtt_us(l)};
+}
+
+static void kill_link(struct guest *g)
+{
+	log_guest(LOG_NOTICE, "link_down", g, REASON_KILLED, reason_text(REASON_KILLED));
+	guest_free(g);
+}
+
+bool hub_each(uint64_t *cursor, enum visit (*visit)(void *, const struct hub_link *), void *arg)
+{
+	if (!hub.conf)
+		return true;
+	list_for_each_safe (n, &hub.guests) {
+		struct guest *g = container_of(n, struct guest, node);
+		if (g->serial <= *cursor || g->state != GUEST_UP)
+			continue;
+		*cursor = g->serial;
+		struct hub_link v = view(g);
+		enum visit next = visit(arg, &v);
+		if (next == VISIT_STOP)
+			return false;
+		if (next == VISIT_KILL)
+			kill_link(g);
+	}
+	return true;
 }
 
 void hub_stop(void)

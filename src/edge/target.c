@@ -7,6 +7,7 @@
 #include "mctunnel/base/addr.h"
 #include "mctunnel/base/bug.h"
 #include "mctunnel/base/clock.h"
+#include "mctunnel/base/list.h"
 #include "mctunnel/base/log.h"
 #include "mctunnel/base/map.h"
 #include "mctunnel/base/mem.h"
@@ -35,9 +36,13 @@ static struct {
 static _Thread_local struct {
 	struct conf *conf;    /* shared; NULL before target_init */
 	struct map *services; /* owned: struct conf_service by name */
+	struct list jobs;     /* by serial */
+	uint64_t serial;      /* of the newest */
 } here;
 
 struct job {
+	struct list node; /* in here.jobs, or on its way to another thread's */
+	uint64_t serial;
 	struct conf *conf; /* shared */
 	const struct conf_service *service;
 	struct pump *pump;
@@ -67,9 +72,16 @@ static bool take(const struct conf_service *s)
 	return true;
 }
 
+static void enlist(struct job *j)
+{
+	j->serial = ++here.serial;
+	list_add(&here.jobs, &j->node);
+}
+
 static void job_free(struct job *j)
 {
 	BUG_ON(j->dial);
+	list_del(&j->node);
 	atomic_fetch_sub(sessions_of(j->conf, j->service), 1);
 	conf_put(j->conf);
 	free(j->target);
@@ -213,6 +225,7 @@ static void on_leave(void *owner)
 {
 	struct job *j = owner;
 
+	list_del(&j->node);
 	j->redial = j->dial != NULL;
 	cancel(j);
 }
@@ -221,6 +234,7 @@ static void on_arrive(void *owner)
 {
 	struct job *j = owner;
 
+	enlist(j);
 	if (j->redial)
 		(void)dial(j); /* no memory: the session must not end in here; the hub's connect timeout will see to it */
 	j->redial = false;
@@ -255,6 +269,7 @@ static struct job *job_new(const struct conf_service *s, const struct h2_fields 
 	j->service = s;
 	j->conf = conf_get(here.conf);
 	j->asked_ms = clock_ms();
+	enlist(j);
 	return j;
 }
 
@@ -308,6 +323,7 @@ void target_init(struct conf *conf)
 	pthread_mutex_unlock(&all.lock);
 	here.conf = conf_get(conf);
 	here.services = map_new();
+	list_init(&here.jobs);
 	for (size_t i = 0; i < a->services_n; i++)
 		map_set_str(here.services, a->services[i].name, &a->services[i]);
 }
@@ -324,4 +340,48 @@ void target_fini(void)
 		all.sessions = NULL;
 	}
 	pthread_mutex_unlock(&all.lock);
+}
+
+/* For the admin socket. */
+
+static struct target_job view(const struct job *j)
+{
+	const struct session *s = pump_session(j->pump);
+	const char *state = !j->connected_ms ? "connect" : s && session_parked(s) ? "parked" : pump_half_closed(j->pump) ? "half-closed" : "open";
+
+	return (struct target_job){ .id = j->id,
+				    .service = j->service->name,
+				    .hub = j->hub,
+				    .client = j->client,
+				    .listener = j->listener,
+				    .target = j->target ? j->target : j->service->target.text,
+				    .state = state,
+				    .age_ms = clock_ms() - j->asked_ms,
+				    .up = pump_out(j->pump),
+				    .down = pump_in(j->pump) };
+}
+
+bool target_each(uint64_t *cursor, enum visit (*visit)(void *, const struct target_job *), void *arg)
+{
+	if (!here.conf)
+		return true;
+	list_for_each_safe(n, &here.jobs) {
+		struct job *j = container_of(n, struct job, node);
+
+		if (j->serial <= *cursor)
+			continue;
+		*cursor = j->serial;
+		struct target_job v = view(j);
+		enum visit next = visit(arg, &v);
+		if (next == VISIT_STOP)
+			return false;
+		if (next == VISIT_KILL)
+			pump_abort(j->pump, REASON_KILLED);
+	}
+	return true;
+}
+
+uint32_t target_sessions(size_t service)
+{
+	return all.sessions ? atomic_load(&all.sessions[service]) : 0;
 }

@@ -2,6 +2,8 @@
 #ifndef MCTUNNEL_EDGE_DIALER_H
 #define MCTUNNEL_EDGE_DIALER_H
 
+#include "mctunnel/edge/visit.h"
+
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -17,5 +19,15 @@ void dialer_stop(void);
 void dialer_fini(void);
 /* Links that are up and accepted, all threads. */
 uint32_t dialer_links(void);
+
+/* For the admin socket: the calling thread's links, also those that are not up yet, after *cursor (see visit.h). true: there are no more.
+ * Killing breaks a link that is up; another one is dialled, its sessions go on there. */
+struct dialer_link { /* good during the visit */
+	uint64_t id, age_ms; /* id 0: not up yet */
+	const char *hub, *addr, *version; /* version NULL: not known yet */
+	const char *state; /* dialling, handshake, greeting, up, retiring, leaving */
+	uint32_t sessions, rtt_us;
+};
+bool dialer_each(uint64_t *cursor, enum visit (*visit)(void *arg, const struct dialer_link *l), void *arg);
 
 #endif

@@ -2,6 +2,8 @@
 #ifndef MCTUNNEL_EDGE_FRONTEND_H
 #define MCTUNNEL_EDGE_FRONTEND_H
 
+#include "mctunnel/edge/visit.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -19,12 +21,6 @@ void frontend_stop(void);
 uint32_t frontend_sessions(void);
 /* ---- for the admin socket ---- */
 
-enum visit {
-	VISIT_NEXT, /* go on */
-	VISIT_STOP, /* enough for now; the one shown counts as seen */
-	VISIT_KILL, /* end it (REASON_KILLED), and go on */
-};
-
 struct frontend_client { /* good during the visit */
 	const char *id; /* of its session, "" when it has none yet */
 	const char *listener, *client, *route, *tunnel, *agent, *target; /* the last four may be NULL */
@@ -32,8 +28,7 @@ struct frontend_client { /* good during the visit */
 	uint64_t age_ms, link, up, down;
 };
 
-/* The calling thread's clients, in the order in which they came to it, after *cursor (0: all); *cursor becomes the last one seen, and stays good
- * whatever comes and goes between two calls. true: there are no more. */
+/* The calling thread's clients after *cursor (see visit.h). true: there are no more. */
 bool frontend_each(uint64_t *cursor, enum visit (*visit)(void *arg, const struct frontend_client *c), void *arg);
 
 struct frontend_figures { /* of a listener or a tunnel */

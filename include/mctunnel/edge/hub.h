@@ -2,6 +2,9 @@
 #ifndef MCTUNNEL_EDGE_HUB_H
 #define MCTUNNEL_EDGE_HUB_H
 
+#include "mctunnel/edge/visit.h"
+
+#include <stdbool.h>
 #include <stdint.h>
 
 struct conf;
@@ -15,5 +18,14 @@ void hub_close_all(void); /* stop accepting; links stay */
 void hub_drain(void);     /* GOAWAY to every agent: no new sessions, agents look elsewhere */
 void hub_stop(void);      /* close all links */
 void hub_fini(void);
+
+/* For the admin socket: the calling thread's links after *cursor (see visit.h). true: there are no more. Killing closes the link; its sessions go on over
+ * others. */
+struct hub_link { /* good during the visit */
+	uint64_t id, age_ms;
+	const char *agent, *tunnel, *addr, *cert, *version;
+	uint32_t sessions, rtt_us; /* 0: not measured yet */
+};
+bool hub_each(uint64_t *cursor, enum visit (*visit)(void *arg, const struct hub_link *l), void *arg);
 
 #endif

@@ -2,6 +2,10 @@
 #ifndef MCTUNNEL_EDGE_TARGET_H
 #define MCTUNNEL_EDGE_TARGET_H
 
+#include "mctunnel/edge/visit.h"
+
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct conf;
@@ -12,5 +16,14 @@ void target_init(struct conf *conf); /* each thread */
 void target_fini(void);
 /* A new session is asked for on this link: dials the service's target, or refuses with the exact reason. hub: name of the hub, for the log. */
 void target_request(struct link *l, int32_t stream, const struct h2_fields *f, const char *hub);
+
+/* For the admin socket: the calling thread's sessions after *cursor (see visit.h). true: there are no more. */
+struct target_job { /* good during the visit */
+	const char *id, *service, *hub, *client, *listener, *target;
+	const char *state; /* connect, open, half-closed, parked */
+	uint64_t age_ms, up, down;
+};
+bool target_each(uint64_t *cursor, enum visit (*visit)(void *arg, const struct target_job *j), void *arg);
+uint32_t target_sessions(size_t service); /* of conf->agent.services; any thread */
 
 #endif
