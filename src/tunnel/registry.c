@@ -53,6 +53,7 @@ struct claim { /* waits for thread 0 */
 
 struct replica {
 	struct map *entries, *peers, *sites, *claims; /* owned */
+	struct map *marks;                            /* owned: what operators said; a mark's value + 1 as a pointer */
 	struct list nowhere;                          /* parking of links that never joined */
 	struct deferred change;
 	void (*on_change)(void);
@@ -579,6 +580,93 @@ static bool has_usable_link(const struct peer *p)
 	return false;
 }
 
+/* ---- what operators said ---- */
+
+static void mark_key(char *key, size_t size, enum registry_mark what, const char *name)
+{
+	struct strbuf b;
+	strbuf_init(&b, key, size);
+	strbuf_add(&b, "%d %s", (int)what, name);
+}
+
+void registry_mark(enum registry_mark what, const char *name, int value)
+{
+	char key[2 * HELLO_NAME_MAX + 4];
+	mark_key(key, sizeof key, what, name);
+	if (!me.marks)
+		return;
+	if (value == MARK_NONE)
+		map_del_str(me.marks, key);
+	else
+		map_set_str(me.marks, key, (void *)(intptr_t)(value + 1));
+	changed();
+}
+
+int registry_marked(enum registry_mark what, const char *name)
+{
+	char key[2 * HELLO_NAME_MAX + 4];
+	if (!me.marks || map_count(me.marks) == 0)
+		return MARK_NONE;
+	mark_key(key, sizeof key, what, name);
+	return (int)(intptr_t)map_get_str(me.marks, key) - 1;
+}
+
+static int marked_pair(enum registry_mark what, const char *a, const char *b)
+{
+	char name[2 * HELLO_NAME_MAX];
+	struct strbuf text;
+	if (map_count(me.marks) == 0)
+		return MARK_NONE;
+	strbuf_init(&text, name, sizeof name);
+	strbuf_add(&text, "%s/%s", a, b);
+	return registry_marked(what, name);
+}
+
+static bool closed_by_operator(const char *tunnel, const char *service)
+{
+	return registry_marked(MARK_TUNNEL, tunnel) != MARK_NONE || marked_pair(MARK_SERVICE, tunnel, service) != MARK_NONE;
+}
+
+/* 0: no sessions for this one. */
+static unsigned weight_of(const struct peer *p, const struct hello_service *o)
+{
+	int said = registry_marked(MARK_AGENT, p->advert->name) != MARK_NONE ? 0 : marked_pair(MARK_WEIGHT, p->advert->name, o->name);
+	return said == MARK_NONE ? o->weight : (unsigned)said;
+}
+
+static int by_name(const void *a, const void *b)
+{
+	const struct advert *x = ((const struct registry_agent *)a)->advert, *y = ((const struct registry_agent *)b)->advert;
+	int order = strcmp(x->tunnel, y->tunnel);
+	if (order == 0)
+		order = strcmp(x->name, y->name);
+	return order ? order : memcmp(x->instance, y->instance, sizeof x->instance);
+}
+
+size_t registry_snapshot(struct registry_agent **out)
+{
+	size_t n = 0, pos = 0;
+	*out = calloc((me.peers ? map_count(me.peers) : 0) + 1, sizeof **out);
+	if (!*out || !me.peers)
+		return 0;
+	for (struct peer *p; (p = map_next(me.peers, &pos));) {
+		uint32_t links = 0;
+		list_for_each (e, &p->entries)
+			links += container_of(e, struct entry, node)->up;
+		if (links)
+			(*out)[n++] = (struct registry_agent){advert_get(p->advert), links};
+	}
+	qsort(*out, n, sizeof **out, by_name);
+	return n;
+}
+
+void registry_snapshot_free(struct registry_agent *agents, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		advert_put(agents[i].advert);
+	free(agents);
+}
+
 #define CANDIDATES 256
 
 struct candidates {
@@ -591,16 +679,17 @@ static void collect(struct candidates *c, const char *tunnel, const char *servic
 {
 	struct site *s = map_get_str(me.sites, tunnel);
 	c->n = c->total = 0;
-	if (!s)
+	if (!s || closed_by_operator(tunnel, service))
 		return;
 	list_for_each (n, &s->peers) {
 		struct peer *p = container_of(n, struct peer, site_node);
 		const struct hello_service *o = offered(p->advert, service);
-		if (!o || !o->up || o->weight == 0 || p->advert->draining || avoided(p, avoid, avoid_n) || !has_usable_link(p))
+		unsigned weight = o ? weight_of(p, o) : 0;
+		if (!o || !o->up || weight == 0 || p->advert->draining || avoided(p, avoid, avoid_n) || !has_usable_link(p))
 			continue;
 		c->peer[c->n] = p;
-		c->weight[c->n++] = o->weight;
-		c->total += o->weight;
+		c->weight[c->n++] = weight;
+		c->total += weight;
 		if (c->n == CANDIDATES)
 			break;
 	}
@@ -819,6 +908,7 @@ void registry_init(void)
 	me.peers = map_new();
 	me.sites = map_new();
 	me.claims = map_new();
+	me.marks = map_new();
 	list_init(&me.nowhere);
 	deferred_init(&me.change, run_change);
 }
@@ -860,5 +950,6 @@ void registry_fini(void)
 	map_free(me.peers);
 	map_free(me.sites);
 	map_free(me.claims);
-	me.entries = me.peers = me.sites = me.claims = NULL;
+	map_free(me.marks);
+	me.entries = me.peers = me.sites = me.claims = me.marks = NULL;
 }

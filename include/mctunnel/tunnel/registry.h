@@ -83,4 +83,23 @@ void registry_claim_session(uint64_t id, int32_t stream, const struct h2_fields 
 size_t registry_agents(void); /* instances with a link */
 size_t registry_links(void);
 
+/* What an operator has said of agents, services and tunnels; by name, so that it outlives their links. To be told to every thread. */
+enum registry_mark {
+	MARK_TUNNEL,  /* "TUNNEL": no new sessions (value 1) */
+	MARK_SERVICE, /* "TUNNEL/SERVICE": the same */
+	MARK_AGENT,   /* "AGENT": draining (1), disabled (2): no new sessions either way */
+	MARK_WEIGHT,  /* "AGENT/SERVICE": the value is the weight, instead of what the agent says */
+};
+#define MARK_NONE (-1)
+void registry_mark(enum registry_mark what, const char *name, int value); /* value MARK_NONE: as if nothing had been said */
+int registry_marked(enum registry_mark what, const char *name);           /* MARK_NONE: nothing was said */
+
+/* Who is there, by tunnel and name: *out is malloc'ed, its adverts are references; registry_snapshot_free releases both. */
+struct registry_agent {
+	struct advert *advert;
+	uint32_t links;
+};
+size_t registry_snapshot(struct registry_agent **out);
+void registry_snapshot_free(struct registry_agent *agents, size_t n);
+
 #endif
