@@ -161,3 +161,40 @@ void strbuf_add(struct strbuf *b, const char *fmt, ...)
 	b->len += strnlen(b->buf + b->len, room - 1);
 	b->buf[b->len] = '\0';
 }
+
+/* Length of the well-formed UTF-8 character at s (which ends in NUL), 0 when it is none. */
+static size_t utf8_len(const unsigned char *s)
+{
+	size_t len = s[0] < 0x80 ? 1 : s[0] >= 0xf0 ? 4 : s[0] >= 0xe0 ? 3 : s[0] >= 0xc2 ? 2 : 0;
+
+	if (s[0] > 0xf4)
+		return 0;
+	for (size_t i = 1; i < len; i++) {
+		if ((s[i] & 0xc0) != 0x80)
+			return 0;
+	}
+	if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) || (s[0] == 0xf0 && s[1] < 0x90) || (s[0] == 0xf4 && s[1] > 0x8f))
+		return 0;
+	return len;
+}
+
+void str_json(FILE *out, const char *text)
+{
+	if (!text) {
+		fputs("null", out);
+		return;
+	}
+	fputc('"', out);
+	for (const unsigned char *s = (const unsigned char *)text; *s;) {
+		size_t len = utf8_len(s);
+
+		if (len == 0)
+			fputs("\\ufffd", out);
+		else if (*s < 0x20 || *s == 0x7f)
+			fprintf(out, "\\u%04x", *s);
+		else
+			fprintf(out, "%s%.*s", *s == '"' || *s == '\\' ? "\\" : "", (int)len, (const char *)s);
+		s += len ? len : 1;
+	}
+	fputc('"', out);
+}

@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 /* Copies with truncation, always ends in NUL (size > 0); returns false when it had to cut. */
 bool str_copy(char *dst, size_t size, const char *src);
@@ -19,6 +20,9 @@ unsigned str_distance(const char *a, const char *b);
 /* Bytes as lower-case hex; out has room for 2*len+1. */
 void str_hex(char *out, const void *bytes, size_t len);
 bool str_unhex(void *out, size_t len, const char *hex); /* exactly 2*len hex digits (either case), then NUL; else false and out is spoilt */
+
+/* Writes a JSON string with its quotes; NULL as null. What is not UTF-8 becomes U+FFFD. */
+void str_json(FILE *out, const char *s);
 
 /* Whole decimal number, no sign, no blanks; false when it is not one or exceeds max. */
 bool str_u64(const char *s, uint64_t max, uint64_t *out);
