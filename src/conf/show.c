@@ -87,13 +87,13 @@ static void text_section(FILE *out, const struct conf *c, const struct section *
 
 static void text_row(FILE *out, const struct conf *c, const struct row *row, const char *base, const char *key)
 {
-	char element[160];
+	char element[192];
 
 	if (row->kind == KIND_GROUP) {
 		text_section(out, c, row->sub, base + row->offset, key);
 	} else if (row->kind == KIND_LIST) {
 		for (size_t i = 0; i < *(const size_t *)(base + row->count); i++) {
-			snprintf(element, sizeof(element), "%s[%zu]", key, i);
+			snprintf(element, sizeof(element), "%.160s[%zu]", key, i);
 			text_section(out, c, row->sub, *(char *const *)(base + row->offset) + i * row->sub->size, element);
 		}
 	} else if (row->many || has_text(row, base + row->offset)) {
@@ -108,10 +108,10 @@ static void text_row(FILE *out, const struct conf *c, const struct row *row, con
 
 static void text_section(FILE *out, const struct conf *c, const struct section *s, const char *base, const char *prefix)
 {
-	char key[160];
+	char key[256];
 
 	for (size_t i = 0; i < s->rows_n; i++) {
-		snprintf(key, sizeof(key), "%s%s%s", prefix, *prefix ? "." : "", s->rows[i].name);
+		snprintf(key, sizeof(key), "%.190s%s%s", prefix, *prefix ? "." : "", s->rows[i].name);
 		if (shown(&s->rows[i]) && !missing(c, base, &s->rows[i]))
 			text_row(out, c, &s->rows[i], base, key);
 	}
