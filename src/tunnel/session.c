@@ -27,6 +27,7 @@
 #define RING_IDLE_MS 1000
 #define MEMORY_RETRY_MS 20
 #define SLICES 4096
+#define BARRED_MAX 4096
 
 enum state {
 	OPENING,  /* hub: no answer yet; agent: the target is being connected */
@@ -74,7 +75,7 @@ struct session {
 	uint8_t state;
 	uint8_t abort_why;
 	uint8_t held;
-	bool agent_side, established, aborted, dead, waits_answer, kept;
+	bool agent_side, established, aborted, dead, waits_answer, kept, barred;
 };
 
 /* ---- the slices of a turn's input: places in the link's read buffer, gone when link_input returns ---- */
@@ -135,7 +136,7 @@ static int add_slice(struct session *s, const uint8_t *data, size_t len)
 /* ---- the table of agent-side sessions by id, and the thread's loose sessions ---- */
 
 static _Thread_local struct session **table;
-static _Thread_local size_t table_size, table_n, count;
+static _Thread_local size_t table_size, table_n, count, barred_n;
 static _Thread_local struct list loose = {NULL, NULL}; /* complete, kept: neither on a link nor parked */
 
 static struct list *loose_list(void)
@@ -198,12 +199,18 @@ static void table_del(struct session *s)
 	}
 }
 
-struct session *session_find(const uint8_t id[16])
+static struct session *lookup(const uint8_t id[16])
 {
 	struct session *s = table_size ? table[slot_of(id, table_size)] : NULL;
 	while (s && memcmp(s->id, id, sizeof s->id) != 0)
 		s = s->chain;
 	return s;
+}
+
+struct session *session_find(const uint8_t id[16])
+{
+	struct session *s = lookup(id);
+	return s && !s->barred ? s : NULL;
 }
 
 size_t session_count(void)
@@ -285,6 +292,7 @@ static void destroy(struct session *s)
 	bufq_clear(&s->in.backlog);
 	free(s->about);
 	table_del(s);
+	barred_n -= s->barred;
 	s->dead = true;
 	if (!s->held)
 		mem_put(MEM_SESSION, s);
@@ -471,7 +479,7 @@ struct session *session_accept(struct link *l, int32_t stream, const struct h2_f
 			       void *owner)
 {
 	uint8_t id[16];
-	if (!str_unhex(id, sizeof id, f->session) || session_find(id) || !link_stream_open(l, stream))
+	if (!str_unhex(id, sizeof id, f->session) || lookup(id) || !link_stream_open(l, stream))
 		return NULL;
 	struct session *s = make(ev, owner);
 	if (!s)
@@ -484,6 +492,21 @@ struct session *session_accept(struct link *l, int32_t stream, const struct h2_f
 	put_on_link(s, l, stream);
 	h2_bind(link_h2(l), stream, s);
 	return s;
+}
+
+void session_bar(const uint8_t id[16], uint32_t ms)
+{
+	struct session *s = barred_n < BARRED_MAX && !lookup(id) ? make(NULL, NULL) : NULL;
+	if (!s)
+		return;
+	memcpy(s->id, id, sizeof s->id);
+	s->agent_side = s->aborted = s->barred = true;
+	s->abort_why = REASON_LOST;
+	barred_n++;
+	table_add(s);
+	list_add(loose_list(), &s->node);
+	set_state(s, PARKED);
+	timer_start(&s->timer, ms);
 }
 
 /* ---- resuming ---- */
@@ -946,13 +969,13 @@ static void wait_for_proof(struct session *s)
 
 void session_closed(struct session *s, uint32_t code)
 {
-	bool refused = code == H2_REFUSED_STREAM;
-	if (s->aborted || (s->out.fin_sent && s->in.fin)) {
+	bool refused = code == H2_REFUSED_STREAM, asked = s->state == RESUMING;
+	if (asked && refused) {
+		strand(s); /* the link was about to end */
+	} else if (!asked && (s->aborted || (s->out.fin_sent && s->in.fin))) {
 		s->stream = 0;
 		list_del(&s->credit_node);
 		wait_for_proof(s);
-	} else if (refused && s->state == RESUMING) {
-		strand(s); /* the link was about to end */
 	} else {
 		s->stream = 0;
 		end(s, reason_from_code(code, refused ? REASON_DRAINING : REASON_PROTOCOL), refused);

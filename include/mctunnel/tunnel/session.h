@@ -87,6 +87,9 @@ struct session *session_of_node(struct list *node);
 int session_resume(struct session *s, struct link *l) __attribute__((warn_unused_result));
 /* Agent: the hub asks to go on, on this stream. The session must be off any link (session_leave/arrive or parked). Answers the stream in any case. */
 void session_resumed(struct session *s, struct link *l, int32_t stream, const struct h2_fields *f);
+/* Agent, where a hub was told that a session is LOST (on every thread that may hold one of its links): for so long an opening request of that id, still
+ * unread on a dead link, is refused: the hub may have brought the client elsewhere. */
+void session_bar(const uint8_t id[16], uint32_t ms);
 /* Takes it off its link and parks it: a newer link claims it. */
 void session_unlink(struct session *s, struct list *parked);
 /* Instance id of the process at its other end. */
