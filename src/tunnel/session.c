@@ -20,6 +20,7 @@
 
 #define RING_MIN (16u << 10)
 #define RING_MAX H2_STREAM_WINDOW
+#define CHUNK_BYTES (16u << 10)
 #define CREDIT_MIN (16u << 10)
 #define CREDIT_MAX (256u << 10)
 #define CREDIT_SOON (4u << 10) /* a drained session says at once that it consumed this much: its sender may have little more */
@@ -822,7 +823,7 @@ static void grow_ring(struct session *s)
 	if (clock_us() - o->grow_us > (within > GROW_WITHIN_US ? within : GROW_WITHIN_US) || o->limit >= RING_MAX)
 		return;
 	mem_usage(MEM_CHUNK, &use);
-	if (use.limit == 0 || use.used < use.limit / 2)
+	if (use.limit == 0 || use.used + o->limit * 2 / CHUNK_BYTES <= use.limit / 2)
 		o->limit *= 2;
 }
 
