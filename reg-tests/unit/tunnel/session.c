@@ -214,6 +214,7 @@ static void test_bulk_is_credited_early(void **state)
 {
 	up();
 	client.s->out.limit = RING_MAX;
+	client.s->out.idle_since_ms = clock_ms();
 	user_write(&client, 1 << 20);
 	settle_pair(&hub, &agent);
 	unsigned before = agent.sent.n[CREDIT];
