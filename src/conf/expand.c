@@ -303,6 +303,14 @@ char *expand_env(const char *text, char *err, size_t errsize)
 	return out.text;
 }
 
+static char *folder; /* owned, for ever */
+
+void expand_remember_folder(void)
+{
+	if (!folder)
+		folder = getcwd(NULL, 0);
+}
+
 char *expand_path(const char *file, const char *path)
 {
 	const char *slash = strrchr(file, '/');
@@ -312,8 +320,6 @@ char *expand_path(const char *file, const char *path)
 		return xstrdup(path);
 	if (file[0] == '/')
 		return xasprintf("%.*s%s", dir, file, path);
-	char *cwd = getcwd(NULL, 0);
-	char *out = xasprintf("%s/%.*s%s", cwd ? cwd : ".", dir, file, path);
-	free(cwd);
-	return out;
+	expand_remember_folder();
+	return xasprintf("%s/%.*s%s", folder ? folder : ".", dir, file, path);
 }

@@ -338,7 +338,7 @@ static bool parse_source(struct load *l, struct source *src, const char *path)
 	return false;
 }
 
-static void add_file(struct load *l, const char *path)
+static void parse_file(struct load *l, const char *path)
 {
 	struct source *src = xcalloc(1, sizeof(*src));
 
@@ -350,6 +350,12 @@ static void add_file(struct load *l, const char *path)
 	}
 	l->sources = xrealloc(l->sources, (l->sources_n + 1) * sizeof(*l->sources));
 	l->sources[l->sources_n++] = src;
+}
+
+static void add_file(struct load *l, const char *path)
+{
+	files_add_root(l->conf->files, path);
+	parse_file(l, path);
 }
 
 static int is_cfg(const struct dirent *d)
@@ -393,26 +399,50 @@ static void add_path(struct load *l, const char *path)
 		add_file(l, path);
 }
 
+static void begin(struct load *l, struct files *files, conf_report *report, void *arg)
+{
+	*l = (struct load){ .conf = xcalloc(1, sizeof(*l->conf)), .findings = findings_new(report, arg) };
+	atomic_init(&l->conf->refs, 1);
+	l->conf->files = files;
+	expand_remember_folder();
+}
+
+/* All files have been parsed. */
+static struct conf *finish(struct load *l, const char *first)
+{
+	load_roots(l);
+	if (!l->broken)
+		check_conf(l->conf, first, l->findings);
+	bool bad = findings_alerts(l->findings) > 0;
+	for (size_t i = 0; i < l->sources_n; i++)
+		source_free(l->sources[i]);
+	free(l->sources);
+	findings_free(l->findings);
+	if (!bad)
+		return l->conf;
+	conf_put(l->conf);
+	return NULL;
+}
+
 struct conf *conf_load(const char *const *paths, size_t n, conf_report *report, void *arg)
 {
-	struct load l = { .conf = xcalloc(1, sizeof(*l.conf)), .findings = findings_new(report, arg) };
+	struct load l;
 
-	atomic_init(&l.conf->refs, 1);
-	l.conf->files = files_new();
+	begin(&l, files_new(), report, arg);
 	for (size_t i = 0; i < n; i++)
 		add_path(&l, paths[i]);
-	load_roots(&l);
-	if (!l.broken)
-		check_conf(l.conf, n ? paths[0] : "-", l.findings);
-	bool bad = findings_alerts(l.findings) > 0;
-	for (size_t i = 0; i < l.sources_n; i++)
-		source_free(l.sources[i]);
-	free(l.sources);
-	findings_free(l.findings);
-	if (!bad)
-		return l.conf;
-	conf_put(l.conf);
-	return NULL;
+	return finish(&l, n ? paths[0] : "-");
+}
+
+struct conf *conf_load_files(struct files *files, conf_report *report, void *arg)
+{
+	size_t n = files_roots(files);
+	struct load l;
+
+	begin(&l, files, report, arg);
+	for (size_t i = 0; i < n; i++)
+		parse_file(&l, files_root(files, i));
+	return finish(&l, n ? files_root(files, 0) : "-");
 }
 
 struct conf *conf_get(struct conf *c)

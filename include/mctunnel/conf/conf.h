@@ -152,6 +152,9 @@ typedef void conf_report(void *arg, bool alert, const char *line);
  * one of them was an alert. The caller holds one reference. */
 struct conf *conf_load(const char *const *paths, size_t n, conf_report *report, void *arg) __attribute__((warn_unused_result));
 
+/* The same from contents that were read before (files_unpack); files belongs to the configuration from now on, also when NULL is returned. */
+struct conf *conf_load_files(struct files *files, conf_report *report, void *arg) __attribute__((warn_unused_result));
+
 struct conf *conf_get(struct conf *c); /* one more reference; any thread */
 void conf_put(struct conf *c);         /* the last one frees; any thread */
 

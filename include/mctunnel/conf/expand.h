@@ -32,6 +32,9 @@ struct conf_where expand_where(const struct expanded *e, int line);
 /* Replaces ${NAME} and ${NAME-default} by the environment; "$${" stands for "${". The result is malloc'ed; NULL: a sentence in err. */
 char *expand_env(const char *text, char *err, size_t errsize);
 
+/* The folder that relative names of files are seen from: the one at the first call, also for children that have gone elsewhere. */
+void expand_remember_folder(void);
+
 /* path, seen from the folder of file, made absolute. malloc'ed. */
 char *expand_path(const char *file, const char *path);
 

@@ -20,6 +20,18 @@ const char *files_read(struct files *f, const char *path, size_t *len, const cha
 /* The remembered spelling of a path that was read: borrowed from f until files_free. NULL: never read. */
 const char *files_path(const struct files *f, const char *path);
 
+/* The files a configuration begins with, in order: what -f named, or what was found in a folder. */
+void files_add_root(struct files *f, const char *path);
+size_t files_roots(const struct files *f);
+const char *files_root(const struct files *f, size_t i);
+
+/* The bundle: everything that was read, in one descriptor (a memfd), for a process that may not read it itself. Unpacked it is a
+ * set that reads nothing more: what is not in it is "not part of the bundle". -1 / NULL: errno; EBADMSG: those bytes are no bundle. */
+int files_pack(const struct files *f, int fd) __attribute__((warn_unused_result));
+struct files *files_unpack(int fd) __attribute__((warn_unused_result));
+
+bool files_closed(const struct files *f); /* unpacked: what was checked once is not to be looked for on this machine again */
+
 /* Others than the owner (and group root) may read it: a key must not be so. false for what was never read. */
 bool files_world_readable(const struct files *f, const char *path);
 
