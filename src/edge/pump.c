@@ -179,11 +179,11 @@ static bool move_out(struct pump *p)
 	return false;
 }
 
-/* A RST that comes after the conn's end was read can be seen by its error only: reading goes on answering "end".
- * A Unix socket that was closed also hangs up, but without an error. */
-static bool reset_after_end(const struct pump *p)
+/* A RST can be seen by its error only, when the conn's end was read before (reading goes on answering "end") or when the session has
+ * no room (nothing is read). A Unix socket that was closed also hangs up, but without an error. */
+static bool reset_unread(const struct pump *p)
 {
-	return p->in_ended && !p->out_ended && p->c->hup && sock_error(conn_fd(p->c)) != 0;
+	return (p->in_ended || p->c->readable) && !p->out_ended && p->c->hup && sock_error(conn_fd(p->c)) != 0;
 }
 
 static void settle(struct pump *p)
@@ -191,7 +191,7 @@ static void settle(struct pump *p)
 	if (p->in_ended && p->out_ended) {
 		session_release(p->s);
 		finish(p, REASON_DONE);
-	} else if (reset_after_end(p)) {
+	} else if (reset_unread(p)) {
 		give_up(p, p->o.local_reset);
 	}
 }

@@ -11,6 +11,7 @@
 #include "mctunnel/base/log.h"
 #include "mctunnel/base/map.h"
 #include "mctunnel/base/mem.h"
+#include "mctunnel/base/stat.h"
 #include "mctunnel/conf/conf.h"
 #include "mctunnel/edge/pump.h"
 #include "mctunnel/net/conn.h"
@@ -51,6 +52,7 @@ struct job {
 	uint64_t asked_ms, connected_ms;
 	char *target;                                /* owned: the address reached */
 	const char *hub, *client, *local, *listener; /* in text */
+	bool counted;                                /* in STAT_SESSIONS */
 	char id[33];
 	char text[];
 };
@@ -83,6 +85,8 @@ static void job_free(struct job *j)
 	BUG_ON(j->dial);
 	list_del(&j->node);
 	atomic_fetch_sub(sessions_of(j->conf, j->service), 1);
+	if (j->counted)
+		stat_add(STAT_SESSIONS, -1);
 	conf_put(j->conf);
 	free(j->target);
 	mem_put(MEM_OTHER, j);
@@ -288,6 +292,16 @@ static struct session *accept_session(struct job *j, struct link *l, int32_t str
 	return s;
 }
 
+/* A process that is a hub as well counts its sessions there. */
+static void count(struct job *j)
+{
+	j->counted = !j->conf->hub.set;
+	if (!j->counted)
+		return;
+	stat_add(STAT_SESSIONS, 1);
+	stat_add(STAT_SESSIONS_OPENED, 1);
+}
+
 void target_request(struct link *l, int32_t stream, const struct h2_fields *f, const char *hub)
 {
 	const struct conf_service *service = map_get_str(here.services, f->service);
@@ -308,6 +322,7 @@ void target_request(struct link *l, int32_t stream, const struct h2_fields *f, c
 			job_free(j);
 		return;
 	}
+	count(j);
 	pump_start(j->pump, s, NULL);
 	if (!dial(j))
 		pump_abort(j->pump, REASON_RESOURCES);

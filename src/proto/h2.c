@@ -212,7 +212,10 @@ static void hello_received(struct h2 *h, const nghttp2_frame *frame)
 	size_t len = h->hello_len;
 	h->hello = NULL;
 	h->hello_len = 0;
-	h->ev->on_hello(h->owner, (enum h2_frame)frame->hd.type, json ? json : "", len);
+	if (frame->hd.type == H2_FRAME_DRAIN)
+		h->ev->on_goaway(h->owner, json ? json : "", len);
+	else
+		h->ev->on_hello(h->owner, (enum h2_frame)frame->hd.type, json ? json : "", len);
 	free(json);
 }
 
@@ -262,10 +265,11 @@ static int on_frame_recv(nghttp2_session *ng, const nghttp2_frame *frame, void *
 	case NGHTTP2_PING: ping_received(h, frame); break;
 	case NGHTTP2_GOAWAY:
 		h->peer_closing = true;
-		h->ev->on_goaway(h->owner, frame->goaway.error_code, frame->goaway.opaque_data, frame->goaway.opaque_data_len);
+		h->ev->on_goaway(h->owner, (const char *)frame->goaway.opaque_data, frame->goaway.opaque_data_len);
 		break;
 	case H2_FRAME_AGENT:
-	case H2_FRAME_HUB: hello_received(h, frame); break;
+	case H2_FRAME_HUB:
+	case H2_FRAME_DRAIN: hello_received(h, frame); break;
 	default: h->glitches++;
 	}
 	if ((frame->hd.type == NGHTTP2_DATA || frame->hd.type == NGHTTP2_HEADERS) && (frame->hd.flags & NGHTTP2_FLAG_END_STREAM)) {
@@ -538,6 +542,11 @@ void h2_ping(struct h2 *h, uint64_t value)
 		set_error(h, "out of memory");
 }
 
+void h2_drain(struct h2 *h, const char *text)
+{
+	h2_hello(h, H2_FRAME_DRAIN, text, strlen(text));
+}
+
 /* The agent's GOAWAY names the highest number there is: what is under way and what crosses it on the wire is still served. */
 void h2_goaway(struct h2 *h, uint32_t code, const char *text)
 {
@@ -623,6 +632,7 @@ static nghttp2_session *make_session(struct h2 *h)
 		nghttp2_option_set_stream_reset_rate_limit(opt, UINT32_MAX, UINT32_MAX); /* glitches are counted, and clients may break */
 		nghttp2_option_set_user_recv_extension_type(opt, H2_FRAME_AGENT);
 		nghttp2_option_set_user_recv_extension_type(opt, H2_FRAME_HUB);
+		nghttp2_option_set_user_recv_extension_type(opt, H2_FRAME_DRAIN);
 		int rv = h->role == H2_HUB ? nghttp2_session_client_new3(&ng, cb, h, opt, &frame_memory) : nghttp2_session_server_new3(&ng, cb, h, opt, &frame_memory);
 		if (rv != 0)
 			ng = NULL;

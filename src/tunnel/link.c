@@ -111,14 +111,13 @@ static void on_hello(void *owner, enum h2_frame type, const char *json, size_t l
 		l->ev->on_hello(l->owner, type, json, len);
 }
 
-static void on_goaway(void *owner, uint32_t code, const uint8_t *text, size_t len)
+static void on_goaway(void *owner, const char *text, size_t len)
 {
 	struct link *l = owner;
 	char word[32];
 	size_t n = len < sizeof word - 1 ? len : sizeof word - 1;
 	l->peer_closing = true;
-	if (n > 0)
-		memcpy(word, text, n);
+	memcpy(word, text ? text : "", n);
 	word[n] = 0;
 	if (!l->dead)
 		l->ev->on_goaway(l->owner, reason_from_word(word, REASON_LINK_CLOSED));
@@ -224,7 +223,7 @@ void link_goaway(struct link *l, enum reason why)
 	if (l->retiring)
 		return;
 	l->retiring = true;
-	h2_goaway(l->h2, 0, reason_word(why));
+	h2_drain(l->h2, reason_word(why));
 	link_touch(l);
 }
 
@@ -371,7 +370,9 @@ void link_stop(struct link *l, enum reason why)
 {
 	session_end_list(&l->sessions, why);
 	session_end_list(&l->tail, why);
-	link_goaway(l, why);
+	l->retiring = true;
+	h2_goaway(l->h2, 0, reason_word(why));
+	link_touch(l);
 }
 
 void link_free(struct link *l)

@@ -15,7 +15,9 @@
 
 enum h2_role { H2_HUB, H2_AGENT };
 
-enum h2_frame { H2_FRAME_AGENT = 0xf0, H2_FRAME_HUB = 0xf1 };
+/* DRAIN: no new sessions here, the payload is a reason_word(). GOAWAY is kept for the very end, because nghttp2 falls silent once that was said and
+ * no stream is open, and the tails of sessions still need their PING. */
+enum h2_frame { H2_FRAME_AGENT = 0xf0, H2_FRAME_HUB = 0xf1, H2_FRAME_DRAIN = 0xf2 };
 
 /* The fields of a CONNECT request or of its answer. Empty strings and zeros: not sent. */
 struct h2_fields {
@@ -49,7 +51,7 @@ struct h2_events {
 	void (*on_closed)(void *owner, void *stream, uint32_t code);
 	void (*on_pong)(void *owner, uint64_t value); /* answer to an h2_ping */
 	void (*on_hello)(void *owner, enum h2_frame type, const char *json, size_t len); /* put together from its pieces */
-	void (*on_goaway)(void *owner, uint32_t code, const uint8_t *text, size_t len);
+	void (*on_goaway)(void *owner, const char *text, size_t len); /* GOAWAY or DRAIN; text is not ended by a NUL */
 	/* How many bytes, at most `room`, the stream has to send now; *fin is set when its end follows them. 0 without *fin: nothing (h2_wake later). */
 	size_t (*ready)(void *owner, void *stream, size_t room, bool *fin);
 	/* Copies the bytes that ready() announced. */
@@ -83,7 +85,8 @@ void h2_credit(struct h2 *h, int32_t id, uint32_t bytes); /* WINDOW_UPDATE: so m
 void h2_reset(struct h2 *h, int32_t id, uint32_t code);   /* RST_STREAM; on_closed follows */
 void h2_ping(struct h2 *h, uint64_t value);
 void h2_hello(struct h2 *h, enum h2_frame type, const char *json, size_t len); /* copied; sent in pieces of a frame */
-void h2_goaway(struct h2 *h, uint32_t code, const char *text);
+void h2_drain(struct h2 *h, const char *text);                 /* a DRAIN frame */
+void h2_goaway(struct h2 *h, uint32_t code, const char *text); /* GOAWAY: the connection is closed next */
 
 /* Control frames (PING, SETTINGS, RST_STREAM, empty DATA, unknown) received since the last call: for the flood limit. */
 uint32_t h2_take_glitches(struct h2 *h);
