@@ -163,8 +163,9 @@ void strbuf_add(struct strbuf *b, const char *fmt, ...)
 }
 
 /* Length of the well-formed UTF-8 character at s (which ends in NUL), 0 when it is none. */
-static size_t utf8_len(const unsigned char *s)
+size_t str_utf8(const char *text)
 {
+	const unsigned char *s = (const unsigned char *)text;
 	size_t len = s[0] < 0x80 ? 1 : s[0] >= 0xf0 ? 4 : s[0] >= 0xe0 ? 3 : s[0] >= 0xc2 ? 2 : 0;
 
 	if (s[0] > 0xf4)
@@ -186,7 +187,7 @@ void str_json(FILE *out, const char *text)
 	}
 	fputc('"', out);
 	for (const unsigned char *s = (const unsigned char *)text; *s;) {
-		size_t len = utf8_len(s);
+		size_t len = str_utf8((const char *)s);
 
 		if (len == 0)
 			fputs("\\ufffd", out);

@@ -23,7 +23,8 @@ enum stat_type { STAT_COUNTER, STAT_GAUGE };
 	X(LINK_REFUSED, COUNTER, "mctunnel_links_refused_total", "Links refused: identity, protocol, limits") \
 	X(LINK_BROKEN, COUNTER, "mctunnel_links_broken_total", "Links that ended without a goodbye")     \
 	X(LOG_DROPPED, COUNTER, "mctunnel_log_dropped_total", "Log lines dropped because a target was slow") \
-	X(ACCEPT_PAUSED, COUNTER, "mctunnel_accept_paused_total", "Times accepting paused at a limit")
+	X(ACCEPT_PAUSED, COUNTER, "mctunnel_accept_paused_total", "Times accepting paused at a limit")   \
+	X(LUA_ERRORS, COUNTER, "mctunnel_lua_errors_total", "Errors of Lua scripts; the client was denied")
 
 enum stat_id {
 #define STAT_ENUM(id, type, name, help) STAT_##id,

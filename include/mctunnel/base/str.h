@@ -21,6 +21,9 @@ unsigned str_distance(const char *a, const char *b);
 void str_hex(char *out, const void *bytes, size_t len);
 bool str_unhex(void *out, size_t len, const char *hex); /* exactly 2*len hex digits (either case), then NUL; else false and out is spoilt */
 
+/* Bytes of the UTF-8 character at s (which is not at its end), 0: it is none. */
+size_t str_utf8(const char *s);
+
 /* Writes a JSON string with its quotes; NULL as null. What is not UTF-8 becomes U+FFFD. */
 void str_json(FILE *out, const char *s);
 
