@@ -56,41 +56,49 @@ static inline void pass_ms(uint64_t ms)
 	mem_reclaim();
 }
 
-static inline void frame_byte(struct frames *fr, uint8_t byte)
+static inline void end_frame(struct frames *fr)
 {
-	if (fr->skip > 0) {
-		if (fr->payload_n < sizeof fr->payload)
-			fr->payload[fr->payload_n++] = byte;
-		fr->skip--;
-		return;
-	}
-	fr->head[fr->have++] = byte;
-	if (fr->have < 9)
-		return;
+	const uint8_t *p = fr->payload;
+	uint32_t word = (uint32_t)p[0] << 24 | p[1] << 16 | p[2] << 8 | p[3];
+	if (fr->head[3] == CREDIT)
+		fr->last_credit = word;
+	if (fr->head[3] == RST)
+		fr->last_reset = word;
 	fr->have = fr->payload_n = 0;
+}
+
+static inline void begin_frame(struct frames *fr)
+{
 	fr->skip = (size_t)fr->head[0] << 16 | fr->head[1] << 8 | fr->head[2];
 	fr->n[fr->head[3]]++;
 	if (fr->head[3] == DATA && fr->skip > fr->longest)
 		fr->longest = (uint32_t)fr->skip;
+	if (fr->skip == 0)
+		end_frame(fr);
 }
 
 static inline void count_frames(struct frames *fr, const uint8_t *data, size_t len)
 {
+	const uint8_t *end = data + len;
 	if (fr->preface && len > 0) {
 		assert_true(len >= 24);
 		data += 24;
-		len -= 24;
 		fr->preface = false;
 	}
-	for (size_t i = 0; i < len; i++) {
-		frame_byte(fr, data[i]);
-		uint32_t word = (uint32_t)fr->payload[0] << 24 | fr->payload[1] << 16 | fr->payload[2] << 8 | fr->payload[3];
-		if (fr->skip == 0 && fr->payload_n >= 4 && fr->have == 0) {
-			if (fr->head[3] == CREDIT)
-				fr->last_credit = word;
-			if (fr->head[3] == RST)
-				fr->last_reset = word;
+	while (data < end) {
+		if (fr->have < 9) {
+			fr->head[fr->have++] = *data++;
+			if (fr->have == 9)
+				begin_frame(fr);
+			continue;
 		}
+		size_t part = (size_t)(end - data) < fr->skip ? (size_t)(end - data) : fr->skip;
+		for (size_t i = 0; i < part && fr->payload_n < sizeof fr->payload; i++)
+			fr->payload[fr->payload_n++] = data[i];
+		data += part;
+		fr->skip -= part;
+		if (fr->skip == 0)
+			end_frame(fr);
 	}
 }
 
@@ -194,7 +202,7 @@ static inline void raw_pong(void *owner, uint64_t value)
 	((struct side *)owner)->pongs++;
 }
 
-static inline void raw_goaway(void *owner, uint32_t code, const uint8_t *text, size_t len)
+static inline void raw_goaway(void *owner, const char *text, size_t len)
 {
 	((struct side *)owner)->goaways++;
 }

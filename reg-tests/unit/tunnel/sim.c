@@ -854,7 +854,12 @@ static void say_goaway(void)
 	if (!wire_up(w) || !w->hub.l || !w->agent.l)
 		return;
 	tell("link %d: goaway", (int)(w - sim.wire));
-	link_goaway(one_in(2) ? w->hub.l : w->agent.l, REASON_DRAINING);
+	struct link *l = one_in(2) ? w->hub.l : w->agent.l;
+	if (one_in(3)) /* as others might; ours says it at the very end only */
+		h2_goaway(link_h2(l), 0, "draining");
+	else
+		link_goaway(l, REASON_DRAINING);
+	link_touch(l);
 	w->retire_us = soon(200000);
 	seen.goaways++;
 }
