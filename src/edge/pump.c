@@ -30,6 +30,7 @@ struct pump {
 	uint64_t in, out;
 	bool in_ended;  /* the conn's end was read, and told to the session */
 	bool out_ended; /* the session's end was reached, and the conn shut */
+	bool stalled;   /* the session had no room for what can be read */
 	bool homeless;  /* the loop of the new thread refused the conn */
 };
 
@@ -106,7 +107,8 @@ static ssize_t read_some(struct pump *p, size_t *total)
 		int pieces = session_reserve(p->s, iov, PIECES);
 		ssize_t n;
 
-		if (pieces == 0)
+		p->stalled = pieces == 0;
+		if (p->stalled)
 			return CONN_AGAIN;
 		n = conn_readv(p->c, iov, pieces);
 		session_commit(p->s, n > 0 ? (size_t)n : 0);
@@ -183,7 +185,7 @@ static bool move_out(struct pump *p)
  * no room (nothing is read). A Unix socket that was closed also hangs up, but without an error. */
 static bool reset_unread(const struct pump *p)
 {
-	return (p->in_ended || p->c->readable) && !p->out_ended && p->c->hup && sock_error(conn_fd(p->c)) != 0;
+	return (p->in_ended || p->stalled) && p->c->hup && sock_error(conn_fd(p->c)) != 0;
 }
 
 static void settle(struct pump *p)

@@ -361,6 +361,21 @@ static void a_full_session_holds_the_socket_back(void **state)
 	turns(1);
 }
 
+static void a_reset_is_not_held_up_by_a_full_session(void **state)
+{
+	static char bytes[5000];
+
+	begin(0, 0);
+	t.s.up_max = 3000;
+	assert_int_equal(send(t.peer, bytes, sizeof(bytes), 0), sizeof(bytes));
+	turns(3);
+	assert_int_equal(t.s.up_len, 3000);
+	reset_peer();
+	wait_done();
+	assert_int_equal(t.why, REASON_CLIENT_RESET);
+	assert_true(t.s.aborted);
+}
+
 static void bytes_wait_for_the_target(void **state)
 {
 	struct pump_options o = { .local_reset = REASON_TARGET_RESET };
@@ -436,6 +451,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_refusal_may_be_reopened, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_full_socket_holds_the_session_back, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_full_session_holds_the_socket_back, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_reset_is_not_held_up_by_a_full_session, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(bytes_wait_for_the_target, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(silence_ends_the_session, set_up, tear_down),
 	};
