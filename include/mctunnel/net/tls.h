@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #define TLS_ALPN_LINK "mctunnel/1"
+#define TLS_ALPN_HEALTH "h2" /* a server grants this too, without asking for a certificate: tls_alpn() tells who is trusted with what */
 
 struct tls; /* reference-counted context: certificate, key, CA, CRL, ALPN */
 

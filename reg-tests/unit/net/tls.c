@@ -597,7 +597,7 @@ static void wrong_name(void **state)
 }
 
 /* A foreign client: the openssl command, which can leave things out. */
-static void foreign_client(const char *options, const char *sentence)
+static void foreign_handshake(const char *options)
 {
 	struct endpoint e = { .text = NULL };
 	char err[200], command[400];
@@ -616,17 +616,35 @@ static void foreign_client(const char *options, const char *sentence)
 	accept_on(fd);
 	for (int i = 0; i < 500 && tls_state(hub.c) == TLS_HANDSHAKING; i++)
 		loop_turn(10);
+	pclose(p);
+}
+
+static void foreign_client(const char *options, const char *sentence)
+{
+	foreign_handshake(options);
 	assert_string_equal(tls_failure(hub.c), sentence);
 	conn_abort(hub.c);
-	pclose(p);
 }
 
 static void foreign_clients(void **state)
 {
 	foreign_client("-alpn mctunnel/1", "no client certificate");
-	foreign_client("-alpn h2,http/1.1", "peer does not offer ALPN mctunnel/1 (offers h2 http/1.1)");
+	foreign_client("-alpn h2,mctunnel/1", "no client certificate");
+	foreign_client("-alpn http/1.1", "peer does not offer ALPN mctunnel/1 (offers http/1.1)");
 	foreign_client("", "peer does not offer ALPN mctunnel/1 (offers none)");
 	foreign_client("-tls1_2 -alpn mctunnel/1", "TLS error: unsupported protocol");
+}
+
+static void health_needs_no_certificate(void **state)
+{
+	char name[64];
+
+	foreign_handshake("-alpn h2,http/1.1");
+	assert_int_equal(tls_state(hub.c), TLS_UP);
+	assert_string_equal(tls_alpn(hub.c), TLS_ALPN_HEALTH);
+	assert_int_equal(tls_peer_name(hub.c, 0, name, sizeof(name)), 0);
+	assert_string_equal(tls_peer_subject(hub.c), "");
+	conn_abort(hub.c);
 }
 
 static void raw_client(const char *bytes, size_t len, int how, const char *sentence)
@@ -819,6 +837,7 @@ int main(void)
 		T(hub_of_another_ca),
 		T(wrong_name),
 		T(foreign_clients),
+		T(health_needs_no_certificate),
 		T(not_tls),
 		T(server_is_not_tls),
 		T(resumption),
