@@ -1,13 +1,15 @@
 /* HTTP/2 of a link: a thin layer over nghttp2 that turns its callbacks into the events of h2.h.
  * Owns the nghttp2 session and hello frames under way. The payload of DATA frames is copied once, from the
  * stream's owner into the output (NGHTTP2_DATA_FLAG_NO_COPY). Credit and flow control follow the
- * owner's word only: nghttp2's automatic WINDOW_UPDATEs are off, the connection's window is kept wide open. */
+ * owner's word only: nghttp2's automatic WINDOW_UPDATEs are off, the connection's window is kept wide open.
+ * At the end, apart from all that, the plain server of h2_server.h: it is here because nghttp2 is. */
 #include "mctunnel/proto/h2.h"
 
 #include "mctunnel/base/bug.h"
 #include "mctunnel/base/list.h"
 #include "mctunnel/base/slot.h"
 #include "mctunnel/base/str.h"
+#include "mctunnel/proto/h2_server.h"
 
 #include <nghttp2/nghttp2.h>
 #include <stdio.h>
@@ -686,4 +688,274 @@ void h2_free(struct h2 *h)
 	}
 	free(h->hello);
 	free(h);
+}
+
+/* ---- a server of small requests (h2_server.h) ---- */
+
+struct h2_server {
+	nghttp2_session *ng; /* owned */
+	const struct h2_server_events *ev;
+	void *owner;
+	uint32_t max_fields, fields; /* bytes of the header block being received */
+	uint32_t frames;
+	struct h2_request request;
+	const uint8_t *rest; /* borrowed from nghttp2: serialised, not yet taken */
+	size_t rest_len;
+	bool trailers; /* h2_server_trailers was called for the answer being pulled */
+	bool over;
+};
+
+#define ANSWER_FIELDS 8
+
+static void server_give_up(struct h2_server *s, uint32_t code)
+{
+	if (!s->over)
+		nghttp2_session_terminate_session(s->ng, code);
+	s->over = true;
+}
+
+static int server_begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *arg)
+{
+	struct h2_server *s = arg;
+	s->frames++;
+	return 0;
+}
+
+static int server_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, void *arg)
+{
+	struct h2_server *s = arg;
+	s->fields = 0;
+	if (frame->headers.cat == NGHTTP2_HCAT_REQUEST)
+		memset(&s->request, 0, sizeof s->request);
+	return 0;
+}
+
+static void server_take_field(struct h2_request *r, const char *name, const char *value)
+{
+	if (strcmp(name, ":method") == 0)
+		str_copy(r->method, sizeof r->method, value);
+	else if (strcmp(name, ":path") == 0)
+		str_copy(r->path, sizeof r->path, value);
+	else if (strcmp(name, "content-type") == 0)
+		str_copy(r->content_type, sizeof r->content_type, value);
+	else if (strcmp(name, "grpc-encoding") == 0)
+		str_copy(r->encoding, sizeof r->encoding, value);
+}
+
+/* A field may come from the table: one byte on the wire, kilobytes here. */
+static int server_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint8_t *name, size_t namelen, const uint8_t *value, size_t valuelen,
+			 uint8_t flags, void *arg)
+{
+	struct h2_server *s = arg;
+	s->fields += (uint32_t)(namelen + valuelen + 32);
+	if (s->fields > s->max_fields) {
+		server_give_up(s, NGHTTP2_ENHANCE_YOUR_CALM);
+		return NGHTTP2_ERR_PAUSE;
+	}
+	if (frame->headers.cat == NGHTTP2_HCAT_REQUEST)
+		server_take_field(&s->request, (const char *)name, (const char *)value);
+	return 0;
+}
+
+static void server_request(struct h2_server *s, int32_t id)
+{
+	void *stream = s->ev->on_request(s->owner, id, &s->request);
+	if (stream)
+		nghttp2_session_set_stream_user_data(s->ng, id, stream);
+	else
+		nghttp2_submit_rst_stream(s->ng, NGHTTP2_FLAG_NONE, id, NGHTTP2_REFUSED_STREAM);
+}
+
+static int server_frame(nghttp2_session *ng, const nghttp2_frame *frame, void *arg)
+{
+	struct h2_server *s = arg;
+	int32_t id = frame->hd.stream_id;
+	if (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA)
+		return 0;
+	if (frame->hd.type == NGHTTP2_HEADERS && frame->headers.cat == NGHTTP2_HCAT_REQUEST)
+		server_request(s, id);
+	void *stream = nghttp2_session_get_stream_user_data(ng, id);
+	if (stream && (frame->hd.flags & NGHTTP2_FLAG_END_STREAM))
+		s->ev->on_fin(s->owner, stream);
+	return 0;
+}
+
+static int server_data(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t *data, size_t len, void *arg)
+{
+	struct h2_server *s = arg;
+	void *stream = nghttp2_session_get_stream_user_data(ng, id);
+	if (stream)
+		s->ev->on_data(s->owner, stream, data, len);
+	return 0;
+}
+
+static int server_stream_close(nghttp2_session *ng, int32_t id, uint32_t code, void *arg)
+{
+	struct h2_server *s = arg;
+	void *stream = nghttp2_session_get_stream_user_data(ng, id);
+	if (stream)
+		s->ev->on_closed(s->owner, stream);
+	return 0;
+}
+
+/* RFC 9113 section 8.1: who is still sending is told that nobody listens. */
+static int server_frame_sent(nghttp2_session *ng, const nghttp2_frame *frame, void *arg)
+{
+	struct h2_server *s = arg;
+	bool end = (frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA) && (frame->hd.flags & NGHTTP2_FLAG_END_STREAM);
+	if (end && nghttp2_session_get_stream_remote_close(ng, frame->hd.stream_id) == 0)
+		nghttp2_submit_rst_stream(ng, NGHTTP2_FLAG_NONE, frame->hd.stream_id, NGHTTP2_NO_ERROR);
+	if (frame->hd.type == NGHTTP2_GOAWAY)
+		s->over = true; /* nghttp2's own, or ours */
+	return 0;
+}
+
+void h2_server_input(struct h2_server *s, const uint8_t *data, size_t len)
+{
+	while (len > 0 && !s->over) {
+		ssize_t n = nghttp2_session_mem_recv(s->ng, data, len);
+		if (n == NGHTTP2_ERR_FLOODED) {
+			server_give_up(s, NGHTTP2_ENHANCE_YOUR_CALM);
+		} else if (n < 0) {
+			server_give_up(s, NGHTTP2_PROTOCOL_ERROR);
+		} else {
+			data += n;
+			len -= (size_t)n;
+		}
+	}
+}
+
+size_t h2_server_output(struct h2_server *s, uint8_t *dst, size_t size)
+{
+	size_t at = 0;
+	while (at < size) {
+		if (s->rest_len == 0) {
+			ssize_t n = nghttp2_session_mem_send(s->ng, &s->rest);
+			if (n < 0)
+				s->over = true;
+			if (n <= 0)
+				break;
+			s->rest_len = (size_t)n;
+		}
+		size_t n = size - at < s->rest_len ? size - at : s->rest_len;
+		memcpy(dst + at, s->rest, n);
+		at += n;
+		s->rest += n;
+		s->rest_len -= n;
+	}
+	return at;
+}
+
+bool h2_server_wants_output(const struct h2_server *s)
+{
+	return s->rest_len > 0 || nghttp2_session_want_write(s->ng) != 0;
+}
+
+bool h2_server_over(const struct h2_server *s)
+{
+	return s->over || !nghttp2_session_want_read(s->ng);
+}
+
+static ssize_t server_pull(nghttp2_session *ng, int32_t id, uint8_t *buf, size_t len, uint32_t *flags, nghttp2_data_source *source, void *arg)
+{
+	struct h2_server *s = arg;
+	void *stream = nghttp2_session_get_stream_user_data(ng, id);
+	bool fin = false;
+	s->trailers = false;
+	size_t n = stream ? s->ev->pull(s->owner, stream, buf, len, &fin) : 0;
+	if (n == 0 && !fin)
+		return NGHTTP2_ERR_DEFERRED;
+	if (fin)
+		*flags |= s->trailers ? NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM : NGHTTP2_DATA_FLAG_EOF;
+	return (ssize_t)n;
+}
+
+static size_t server_fields(nghttp2_nv *nv, const struct h2_field *f, size_t n)
+{
+	BUG_ON(n > ANSWER_FIELDS);
+	for (size_t i = 0; i < n; i++)
+		nv[i] = make_nv(f[i].name, f[i].value, true);
+	return n;
+}
+
+void h2_server_answer(struct h2_server *s, int32_t id, const struct h2_field *f, size_t n, bool fin)
+{
+	nghttp2_nv nv[ANSWER_FIELDS];
+	nghttp2_data_provider source = {.read_callback = server_pull};
+	if (nghttp2_submit_response(s->ng, id, nv, server_fields(nv, f, n), fin ? NULL : &source) != 0)
+		nghttp2_submit_rst_stream(s->ng, NGHTTP2_FLAG_NONE, id, NGHTTP2_INTERNAL_ERROR);
+}
+
+void h2_server_trailers(struct h2_server *s, int32_t id, const struct h2_field *f, size_t n)
+{
+	nghttp2_nv nv[ANSWER_FIELDS];
+	s->trailers = nghttp2_submit_trailer(s->ng, id, nv, server_fields(nv, f, n)) == 0;
+}
+
+void h2_server_wake(struct h2_server *s, int32_t id)
+{
+	nghttp2_session_resume_data(s->ng, id);
+}
+
+void h2_server_goaway(struct h2_server *s, uint32_t code)
+{
+	server_give_up(s, code);
+}
+
+uint32_t h2_server_take_frames(struct h2_server *s)
+{
+	uint32_t n = s->frames;
+	s->frames = 0;
+	return n;
+}
+
+static nghttp2_session *make_server(struct h2_server *s)
+{
+	nghttp2_session_callbacks *cb = NULL;
+	nghttp2_option *opt = NULL;
+	nghttp2_session *ng = NULL;
+	if (nghttp2_session_callbacks_new(&cb) == 0 && nghttp2_option_new(&opt) == 0) {
+		nghttp2_session_callbacks_set_on_begin_frame_callback(cb, server_begin_frame);
+		nghttp2_session_callbacks_set_on_begin_headers_callback(cb, server_begin_headers);
+		nghttp2_session_callbacks_set_on_header_callback(cb, server_header);
+		nghttp2_session_callbacks_set_on_frame_recv_callback(cb, server_frame);
+		nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, server_data);
+		nghttp2_session_callbacks_set_on_stream_close_callback(cb, server_stream_close);
+		nghttp2_session_callbacks_set_on_frame_send_callback(cb, server_frame_sent);
+		nghttp2_option_set_no_closed_streams(opt, 1);
+		if (nghttp2_session_server_new3(&ng, cb, s, opt, &frame_memory) != 0)
+			ng = NULL;
+	}
+	nghttp2_session_callbacks_del(cb);
+	nghttp2_option_del(opt);
+	return ng;
+}
+
+struct h2_server *h2_server_new(const struct h2_server_events *ev, void *owner, uint32_t max_streams, uint32_t max_fields)
+{
+	nghttp2_settings_entry settings[] = {
+		{NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, max_streams},
+		{NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, max_fields},
+		{NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1},
+	};
+	struct h2_server *s = calloc(1, sizeof *s);
+	if (!s)
+		return NULL;
+	s->ev = ev;
+	s->owner = owner;
+	s->max_fields = max_fields;
+	s->ng = make_server(s);
+	if (!s->ng || nghttp2_submit_settings(s->ng, NGHTTP2_FLAG_NONE, settings, sizeof settings / sizeof settings[0]) != 0) {
+		h2_server_free(s);
+		return NULL;
+	}
+	return s;
+}
+
+void h2_server_free(struct h2_server *s)
+{
+	if (!s)
+		return;
+	nghttp2_session_del(s->ng);
+	free(s);
 }
