@@ -10,6 +10,7 @@
 #include "mctunnel/base/clock.h"
 #include "mctunnel/base/list.h"
 #include "mctunnel/base/log.h"
+#include "mctunnel/base/map.h"
 #include "mctunnel/base/mem.h"
 #include "mctunnel/base/stat.h"
 #include "mctunnel/base/str.h"
@@ -41,18 +42,28 @@ struct tally { /* what has been */
 	atomic_uint_fast64_t total, failed, up, down;
 };
 
+struct score { /* of a listener or a tunnel, by its name: goes from one generation to the next */
+	atomic_uint refs, sessions;
+	struct tally tally;
+	atomic_bool disabled;
+};
+
 struct site { /* a tunnel as the clients see it */
 	const struct conf_tunnel *t;
-	atomic_uint sessions;
-	struct tally tally;
+	struct score *score; /* shared */
 };
 
 struct place { /* a listener, all its sockets on all threads */
 	const struct conf_listener *l;
 	struct site **sites; /* owned: one for each route */
-	atomic_uint sessions;
-	struct tally tally;
-	atomic_bool disabled;
+	struct score *score; /* shared */
+};
+
+struct generation { /* what a configuration means here; a client stays with the one it began with */
+	atomic_uint refs;
+	struct conf *conf;    /* shared */
+	struct site *sites;   /* owned */
+	struct place *places; /* owned */
 };
 
 struct knock { /* tells a thread that a session has ended somewhere */
@@ -64,8 +75,7 @@ struct knock { /* tells a thread that a session has ended somewhere */
 static struct {
 	pthread_mutex_t lock; /* for users, and what the first and the last one do */
 	unsigned users;
-	struct site *sites;
-	struct place *places;
+	struct generation *newest; /* shared; threads follow by frontend_reload() */
 	atomic_uint sessions;
 	atomic_uint maxconn; /* instead of the configuration's; 0: none */
 	atomic_uint_fast64_t want_room; /* a bit for each thread that is to be knocked at */
@@ -82,7 +92,7 @@ struct door { /* this thread's watch of one listening socket */
 };
 
 static _Thread_local struct {
-	struct conf *conf; /* shared; NULL before frontend_init */
+	struct generation *gen; /* shared; NULL before frontend_init */
 	struct list doors, waiting;
 	struct list clients; /* all that are here and not on their way, by serial */
 	uint64_t serial;
@@ -95,7 +105,7 @@ struct client {
 	struct list node; /* in front.waiting, or in none */
 	struct list member; /* in front.clients, or on its way to another thread's */
 	uint64_t serial;
-	struct conf *conf;
+	struct generation *gen; /* shared */
 	struct place *place;
 	int fd; /* until it is a conn, then -1 */
 	struct watch watch;
@@ -117,6 +127,9 @@ struct client {
 	char id[33];
 };
 
+static struct generation *generation_get(struct generation *g);
+static void generation_put(struct generation *g);
+
 /* Limits. A count never exceeds its maximum, not even for a moment, so that nobody is turned away by somebody who only tries. */
 
 static bool take(atomic_uint *count, uint32_t max)
@@ -132,7 +145,7 @@ static bool take(atomic_uint *count, uint32_t max)
 
 static bool full(const struct place *p)
 {
-	return atomic_load(&all.sessions) >= frontend_maxconn() || (p->l->maxconn && atomic_load(&p->sessions) >= p->l->maxconn);
+	return atomic_load(&all.sessions) >= frontend_maxconn() || (p->l->maxconn && atomic_load(&p->score->sessions) >= p->l->maxconn);
 }
 
 static void knock_at(int thread)
@@ -164,7 +177,7 @@ static bool place_take(struct place *p)
 {
 	if (full(p) || !take(&all.sessions, frontend_maxconn()))
 		return false;
-	if (take(&p->sessions, p->l->maxconn))
+	if (take(&p->score->sessions, p->l->maxconn))
 		return true;
 	atomic_fetch_sub(&all.sessions, 1);
 	room_made();
@@ -173,7 +186,7 @@ static bool place_take(struct place *p)
 
 static void place_give(struct place *p)
 {
-	atomic_fetch_sub(&p->sessions, 1);
+	atomic_fetch_sub(&p->score->sessions, 1);
 	atomic_fetch_sub(&all.sessions, 1);
 	room_made();
 }
@@ -231,7 +244,7 @@ static void log_end_of(const struct client *cl, enum reason why)
 	log_int(&r, "up", cl->pump ? (int64_t)pump_in(cl->pump) : 0);
 	log_int(&r, "down", cl->pump ? (int64_t)pump_out(cl->pump) : 0);
 	strbuf_init(&b, text, sizeof(text));
-	strbuf_add(&b, "%u/%u", atomic_load(&all.sessions), atomic_load(&cl->place->sessions));
+	strbuf_add(&b, "%u/%u", atomic_load(&all.sessions), atomic_load(&cl->place->score->sessions));
 	log_str(&r, "sessions", text);
 	end_state(cl, why, state);
 	log_str(&r, "end", state);
@@ -258,7 +271,7 @@ static void discount(struct client *cl)
 		return;
 	cl->counted = false;
 	atomic_fetch_sub(cl->advert->sessions, 1);
-	atomic_fetch_sub(&cl->place->sites[cl->route]->sessions, 1);
+	atomic_fetch_sub(&cl->place->sites[cl->route]->score->sessions, 1);
 	room_made();
 }
 
@@ -269,7 +282,7 @@ static void assign(struct client *cl, unsigned route, struct pick *pick)
 	cl->advert = pick->advert;
 	cl->link = pick->link;
 	cl->counted = true;
-	atomic_fetch_add(&cl->place->sites[route]->tally.total, 1);
+	atomic_fetch_add(&cl->place->sites[route]->score->tally.total, 1);
 	atomic_fetch_add(cl->advert->sessions, 1);
 }
 
@@ -302,9 +315,9 @@ static void enlist(struct client *cl)
 static void client_end(struct client *cl, enum reason why)
 {
 	list_del(&cl->member);
-	tally(&cl->place->tally, cl, why);
+	tally(&cl->place->score->tally, cl, why);
 	if (cl->counted)
-		tally(&cl->place->sites[cl->route]->tally, cl, why);
+		tally(&cl->place->sites[cl->route]->score->tally, cl, why);
 	stop_waiting(cl);
 	log_end_of(cl, why);
 	if (cl->fd >= 0)
@@ -314,7 +327,7 @@ static void client_end(struct client *cl, enum reason why)
 	discount(cl);
 	advert_put(cl->advert);
 	place_give(cl->place);
-	conf_put(cl->conf);
+	generation_put(cl->gen);
 	free(cl->target);
 	mem_put(MEM_OTHER, cl);
 }
@@ -335,7 +348,7 @@ static bool choose(struct client *cl, unsigned *route, struct pick *pick)
 			cl->lacks = REASON_AGENT_FULL;
 		if (r != PICK_OK)
 			continue;
-		if (take(&site->sessions, site->t->maxconn))
+		if (take(&site->score->sessions, site->t->maxconn))
 			return true;
 		cl->lacks = REASON_LIMIT;
 		advert_put(pick->advert);
@@ -578,7 +591,7 @@ static void client_wait(struct client *cl)
 {
 	uint64_t due = cl->accepted_ms + cl->place->l->timeouts.queue, now = clock_ms();
 
-	if (front.stopping || !front.conf) {
+	if (front.stopping || !front.gen) {
 		client_end(cl, REASON_STOPPED);
 		return;
 	}
@@ -675,13 +688,13 @@ static struct client *client_new(struct place *p, int fd, const struct addr *pee
 	list_init(&cl->node);
 	timer_init(&cl->patience, on_patience);
 	cl->watch.fd = -1;
-	cl->conf = conf_get(front.conf);
+	cl->gen = generation_get(front.gen);
 	cl->place = p;
 	cl->fd = fd;
 	cl->peer = *peer;
 	cl->accepted_ms = clock_ms();
 	cl->lacks = REASON_NO_AGENT;
-	atomic_fetch_add(&p->tally.total, 1);
+	atomic_fetch_add(&p->score->tally.total, 1);
 	enlist(cl);
 	return cl;
 }
@@ -716,7 +729,7 @@ static void on_listener(struct watch *w, unsigned events);
 
 static void door_resume(struct door *d)
 {
-	if (atomic_load(&d->place->disabled))
+	if (atomic_load(&d->place->score->disabled))
 		return;
 	if (loop_watch_listener(&d->watch, d->fd, on_listener) < 0) {
 		if (!timer_running(&front.breather))
@@ -761,7 +774,7 @@ static void on_knock(struct msg *m)
 	struct knock *k = (struct knock *)m;
 
 	atomic_store(&k->posted, false);
-	if (!front.conf)
+	if (!front.gen)
 		return;
 	if (somebody_wants_room()) {
 		ask_for_room();
@@ -771,31 +784,44 @@ static void on_knock(struct msg *m)
 		doors_resume();
 }
 
-int frontend_open(struct conf *conf, const struct conf_listener *l, int fd)
+/* Watches the socket; when the loop refuses, the breather tries again. */
+static struct door *door_new(struct place *p, int fd)
 {
 	struct door *d = xcalloc(1, sizeof(*d));
 
-	BUG_ON(conf != front.conf || l < conf->listeners || l >= conf->listeners + conf->listeners_n);
-	d->place = &all.places[l - conf->listeners];
+	d->place = p;
 	d->fd = fd;
-	if (loop_watch_listener(&d->watch, fd, on_listener) < 0) {
-		free(d);
-		return -1;
-	}
+	d->paused = true;
+	d->watch.fd = -1;
 	list_add(&front.doors, &d->node);
-	return 0;
+	door_resume(d);
+	return d;
+}
+
+static void door_free(struct door *d)
+{
+	loop_unwatch(&d->watch);
+	list_del(&d->node);
+	free(d);
+}
+
+int frontend_open(struct conf *conf, const struct conf_listener *l, int fd)
+{
+	struct door *d;
+
+	BUG_ON(conf != front.gen->conf || l < conf->listeners || l >= conf->listeners + conf->listeners_n);
+	d = door_new(&front.gen->places[l - conf->listeners], fd);
+	if (!d->paused)
+		return 0;
+	door_free(d);
+	return -1;
 }
 
 void frontend_close_all(void)
 {
 	timer_stop(&front.breather);
-	list_for_each_safe(n, &front.doors) {
-		struct door *d = container_of(n, struct door, node);
-
-		loop_unwatch(&d->watch);
-		list_del(&d->node);
-		free(d);
-	}
+	list_for_each_safe(n, &front.doors)
+		door_free(container_of(n, struct door, node));
 }
 
 void frontend_stop(void)
@@ -856,7 +882,7 @@ bool frontend_each(uint64_t *cursor, enum visit (*visit)(void *, const struct fr
 	struct frontend_client v;
 	char peer[ADDR_TEXT];
 
-	if (!front.conf)
+	if (!front.gen)
 		return true;
 	list_for_each_safe(n, &front.clients) {
 		struct client *cl = container_of(n, struct client, member);
@@ -884,45 +910,45 @@ static void tally_view(struct frontend_figures *out, struct tally *t)
 
 void frontend_listener(size_t index, struct frontend_figures *out)
 {
-	struct place *p = &all.places[index];
+	struct place *p = &front.gen->places[index];
 
-	*out = (struct frontend_figures){ .sessions = atomic_load(&p->sessions), .maxconn = p->l->maxconn, .enabled = !atomic_load(&p->disabled) };
+	*out = (struct frontend_figures){ .sessions = atomic_load(&p->score->sessions), .maxconn = p->l->maxconn, .enabled = !atomic_load(&p->score->disabled) };
 	out->full = (out->maxconn && out->sessions >= out->maxconn) || atomic_load(&all.sessions) >= frontend_maxconn();
-	tally_view(out, &p->tally);
+	tally_view(out, &p->score->tally);
 }
 
 void frontend_tunnel(size_t index, struct frontend_figures *out)
 {
-	struct site *s = &all.sites[index];
+	struct site *s = &front.gen->sites[index];
 
-	*out = (struct frontend_figures){ .sessions = atomic_load(&s->sessions), .maxconn = s->t->maxconn, .enabled = true };
+	*out = (struct frontend_figures){ .sessions = atomic_load(&s->score->sessions), .maxconn = s->t->maxconn, .enabled = true };
 	out->full = out->maxconn && out->sessions >= out->maxconn;
-	tally_view(out, &s->tally);
+	tally_view(out, &s->score->tally);
 }
 
-static void tally_clear(struct tally *t, uint64_t now)
+static void score_clear(struct score *s)
 {
-	atomic_store(&t->total, now);
-	atomic_store(&t->failed, 0);
-	atomic_store(&t->up, 0);
-	atomic_store(&t->down, 0);
+	atomic_store(&s->tally.total, atomic_load(&s->sessions));
+	atomic_store(&s->tally.failed, 0);
+	atomic_store(&s->tally.up, 0);
+	atomic_store(&s->tally.down, 0);
 }
 
 void frontend_clear(void)
 {
-	if (!front.conf)
-		return;
-	for (size_t i = 0; i < front.conf->listeners_n; i++)
-		tally_clear(&all.places[i].tally, atomic_load(&all.places[i].sessions));
-	for (size_t i = 0; i < front.conf->tunnels_n; i++)
-		tally_clear(&all.sites[i].tally, atomic_load(&all.sites[i].sessions));
+	const struct generation *g = front.gen;
+
+	for (size_t i = 0; g && i < g->conf->listeners_n; i++)
+		score_clear(g->places[i].score);
+	for (size_t i = 0; g && i < g->conf->tunnels_n; i++)
+		score_clear(g->sites[i].score);
 }
 
 void frontend_enable(size_t listener, bool on)
 {
-	struct place *p = &all.places[listener];
+	struct place *p = &front.gen->places[listener];
 
-	atomic_store(&p->disabled, !on);
+	atomic_store(&p->score->disabled, !on);
 	list_for_each(n, &front.doors) {
 		struct door *d = container_of(n, struct door, node);
 
@@ -946,57 +972,226 @@ uint32_t frontend_maxconn(void)
 {
 	unsigned n = atomic_load_explicit(&all.maxconn, memory_order_relaxed);
 
-	return n || !front.conf ? n : front.conf->global.maxconn;
+	return n || !front.gen ? n : front.gen->conf->global.maxconn;
 }
 
-/* Init and end. */
+/* Generations. */
 
-static struct site *site_of(const struct conf *conf, const char *tunnel)
+static struct site *site_of(const struct generation *g, const char *tunnel)
 {
-	for (size_t i = 0; i < conf->tunnels_n; i++) {
-		if (strcmp(conf->tunnels[i].name, tunnel) == 0)
-			return &all.sites[i];
+	for (size_t i = 0; i < g->conf->tunnels_n; i++) {
+		if (strcmp(g->conf->tunnels[i].name, tunnel) == 0)
+			return &g->sites[i];
 	}
 	bug_panic(__FILE__, __LINE__, "a route leads to the tunnel %s, which is not configured", tunnel);
 }
 
-static void place_init(struct place *p, const struct conf *conf, const struct conf_listener *l)
+static struct place *place_of(const struct generation *g, const char *listener)
+{
+	for (size_t i = 0; i < g->conf->listeners_n; i++) {
+		if (strcmp(g->conf->listeners[i].name, listener) == 0)
+			return &g->places[i];
+	}
+	return NULL;
+}
+
+static struct score *score_get(struct score *s)
+{
+	atomic_fetch_add(&s->refs, 1);
+	return s;
+}
+
+static void score_put(struct score *s)
+{
+	if (atomic_fetch_sub(&s->refs, 1) == 1)
+		free(s);
+}
+
+/* Old ones by name: a map, because a configuration may have thousands. */
+static struct score *score_of(struct map *olds, const char *name)
+{
+	struct score *s = map_get_str(olds, name);
+
+	if (!s)
+		s = xcalloc(1, sizeof(*s));
+	return score_get(s);
+}
+
+static void place_init(struct place *p, const struct generation *g, const struct conf_listener *l)
 {
 	p->l = l;
 	p->sites = xcalloc(l->route_n, sizeof(*p->sites));
 	for (size_t i = 0; i < l->route_n; i++)
-		p->sites[i] = site_of(conf, l->route[i].tunnel);
+		p->sites[i] = site_of(g, l->route[i].tunnel);
 }
 
-static void all_init(const struct conf *conf)
+static void fill_sites(struct generation *g, const struct generation *old)
 {
-	all.sites = xcalloc(conf->tunnels_n, sizeof(*all.sites));
-	for (size_t i = 0; i < conf->tunnels_n; i++)
-		all.sites[i].t = &conf->tunnels[i];
-	all.places = xcalloc(conf->listeners_n, sizeof(*all.places));
-	for (size_t i = 0; i < conf->listeners_n; i++)
-		place_init(&all.places[i], conf, &conf->listeners[i]);
-	for (int i = 0; i < THREAD_MAX; i++)
-		all.knocks[i].msg.run = on_knock;
+	const struct conf *c = g->conf;
+	struct map *olds = map_new();
+
+	for (size_t i = 0; old && i < old->conf->tunnels_n; i++)
+		map_set_str(olds, old->sites[i].t->name, old->sites[i].score);
+	g->sites = xcalloc(c->tunnels_n, sizeof(*g->sites));
+	for (size_t i = 0; i < c->tunnels_n; i++)
+		g->sites[i] = (struct site){ .t = &c->tunnels[i], .score = score_of(olds, c->tunnels[i].name) };
+	map_free(olds);
 }
 
-static void all_fini(const struct conf *conf)
+static void fill_places(struct generation *g, const struct generation *old)
 {
-	for (size_t i = 0; i < conf->listeners_n; i++)
-		free(all.places[i].sites);
-	free(all.places);
-	free(all.sites);
-	all.places = NULL;
-	all.sites = NULL;
+	const struct conf *c = g->conf;
+	struct map *olds = map_new();
+
+	for (size_t i = 0; old && i < old->conf->listeners_n; i++)
+		map_set_str(olds, old->places[i].l->name, old->places[i].score);
+	g->places = xcalloc(c->listeners_n, sizeof(*g->places));
+	for (size_t i = 0; i < c->listeners_n; i++) {
+		place_init(&g->places[i], g, &c->listeners[i]);
+		g->places[i].score = score_of(olds, c->listeners[i].name);
+	}
+	map_free(olds);
+}
+
+static struct generation *generation_new(struct conf *conf, const struct generation *old)
+{
+	struct generation *g = xcalloc(1, sizeof(*g));
+
+	atomic_init(&g->refs, 1);
+	g->conf = conf_get(conf);
+	fill_sites(g, old);
+	fill_places(g, old);
+	return g;
+}
+
+static struct generation *generation_get(struct generation *g)
+{
+	atomic_fetch_add_explicit(&g->refs, 1, memory_order_relaxed);
+	return g;
+}
+
+static void generation_put(struct generation *g)
+{
+	if (!g || atomic_fetch_sub_explicit(&g->refs, 1, memory_order_acq_rel) != 1)
+		return;
+	for (size_t i = 0; i < g->conf->listeners_n; i++) {
+		free(g->places[i].sites);
+		score_put(g->places[i].score);
+	}
+	for (size_t i = 0; i < g->conf->tunnels_n; i++)
+		score_put(g->sites[i].score);
+	free(g->places);
+	free(g->sites);
+	conf_put(g->conf);
+	free(g);
+}
+
+/* Reload. */
+
+void frontend_prepare(struct conf *conf)
+{
+	struct generation *old;
+
+	pthread_mutex_lock(&all.lock);
+	old = all.newest;
+	all.newest = generation_new(conf, old);
+	pthread_mutex_unlock(&all.lock);
+	generation_put(old);
+	atomic_store(&all.maxconn, 0); /* what the admin socket said lasts until now */
+}
+
+static int by_fd(const void *a, const void *b)
+{
+	const struct frontend_socket *x = a, *y = b;
+
+	return (x->fd > y->fd) - (x->fd < y->fd);
+}
+
+static void doors_renew(const struct frontend_socket *sockets, size_t n)
+{
+	bool *kept = xcalloc(n, sizeof(*kept));
+
+	list_for_each_safe(node, &front.doors) {
+		struct door *d = container_of(node, struct door, node);
+		struct frontend_socket key = { .fd = d->fd };
+		const struct frontend_socket *s = n ? bsearch(&key, sockets, n, sizeof(*sockets), by_fd) : NULL;
+
+		if (!s) {
+			door_free(d);
+			continue;
+		}
+		kept[s - sockets] = true;
+		d->place = &front.gen->places[s->listener];
+	}
+	for (size_t i = 0; i < n; i++) {
+		if (!kept[i])
+			door_new(&front.gen->places[sockets[i].listener], sockets[i].fd);
+	}
+	free(kept);
+}
+
+/* They have no session yet: the new routes are theirs as well. */
+static void waiting_renew(void)
+{
+	list_for_each(n, &front.waiting) {
+		struct client *cl = container_of(n, struct client, node);
+		struct place *p = place_of(front.gen, cl->place->l->name);
+
+		/* a listener that was gone in between has a score of its own */
+		if (!p || p->score != cl->place->score)
+			continue;
+		generation_put(cl->gen);
+		cl->gen = generation_get(front.gen);
+		cl->place = p;
+		cl->route = 0;
+	}
+}
+
+void frontend_reload(const struct frontend_socket *sockets, size_t n)
+{
+	struct generation *old = front.gen;
+
+	pthread_mutex_lock(&all.lock);
+	front.gen = generation_get(all.newest);
+	pthread_mutex_unlock(&all.lock);
+	doors_renew(sockets, n);
+	waiting_renew();
+	generation_put(old);
+	ask_for_room();
+	retry(false);
+	if (!timer_running(&front.breather))
+		doors_resume();
+}
+
+/* Init and end. */
+
+static void all_enter(struct conf *conf)
+{
+	pthread_mutex_lock(&all.lock);
+	if (all.users++ == 0) {
+		all.newest = generation_new(conf, NULL);
+		for (int i = 0; i < THREAD_MAX; i++)
+			all.knocks[i].msg.run = on_knock;
+	}
+	front.gen = generation_get(all.newest);
+	pthread_mutex_unlock(&all.lock);
+}
+
+static void all_leave(void)
+{
+	pthread_mutex_lock(&all.lock);
+	generation_put(front.gen);
+	front.gen = NULL;
+	if (--all.users == 0) {
+		generation_put(all.newest);
+		all.newest = NULL;
+	}
+	pthread_mutex_unlock(&all.lock);
 }
 
 void frontend_init(struct conf *conf)
 {
-	pthread_mutex_lock(&all.lock);
-	if (all.users++ == 0)
-		all_init(conf);
-	pthread_mutex_unlock(&all.lock);
-	front.conf = conf_get(conf);
+	all_enter(conf);
 	front.stopping = false;
 	list_init(&front.doors);
 	list_init(&front.clients);
@@ -1009,10 +1204,5 @@ void frontend_fini(void)
 {
 	frontend_close_all();
 	frontend_stop();
-	pthread_mutex_lock(&all.lock);
-	if (--all.users == 0)
-		all_fini(front.conf);
-	pthread_mutex_unlock(&all.lock);
-	conf_put(front.conf);
-	front.conf = NULL;
+	all_leave();
 }

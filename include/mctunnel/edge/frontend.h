@@ -19,6 +19,19 @@ void frontend_close_all(void);
 void frontend_stop(void);
 /* Sessions of clients in the whole process now, waiting ones included. */
 uint32_t frontend_sessions(void);
+
+/* ---- reload ---- */
+
+struct frontend_socket {
+	int fd;
+	size_t listener; /* of conf->listeners */
+};
+
+/* Once, then frontend_reload() on every thread: counts are carried over by name; clients that have a session keep the configuration they came under. */
+void frontend_prepare(struct conf *conf);
+/* Each thread: these sockets, sorted by fd, are accepted on from now on, and no others. Clients in the queue follow the new routes. */
+void frontend_reload(const struct frontend_socket *sockets, size_t n);
+
 /* ---- for the admin socket ---- */
 
 struct frontend_client { /* good during the visit */
