@@ -14,6 +14,7 @@
 #include "mctunnel/base/timer.h"
 #include "mctunnel/conf/conf.h"
 #include "mctunnel/edge/carrier.h"
+#include "mctunnel/edge/comeback.h"
 #include "mctunnel/edge/target.h"
 #include "mctunnel/event/thread.h"
 #include "mctunnel/net/dial.h"
@@ -258,8 +259,11 @@ static void carrier_down(struct uplink *u, enum reason why)
 
 static void uplink_free(struct uplink *u, enum reason why)
 {
-	if (is_up(u))
+	if (is_up(u)) {
 		atomic_fetch_sub(&all.links, 1);
+		if (!here.conf->hub.set)
+			comeback_lost(here.conf->agent.tunnel, here.conf->agent.name);
+	}
 	timer_stop(&u->deadline);
 	drop_pending(u);
 	if (u->dial)
@@ -418,6 +422,8 @@ static void on_verdict(void *arg, const struct registry_verdict *v)
 	u->up_ms = clock_ms();
 	timer_stop(&u->deadline);
 	atomic_fetch_add(&all.links, 1);
+	if (!here.conf->hub.set) /* else the hub of this process counts it */
+		comeback_up(here.conf->agent.tunnel, here.conf->agent.name);
 	registry_up(u->id, carrier_link(u->carrier), u->advert);
 	log_up(u);
 	answer_pending(u);

@@ -12,6 +12,7 @@
 #include "mctunnel/base/log.h"
 #include "mctunnel/base/map.h"
 #include "mctunnel/base/mem.h"
+#include "mctunnel/base/series.h"
 #include "mctunnel/base/stat.h"
 #include "mctunnel/base/str.h"
 #include "mctunnel/base/timer.h"
@@ -306,6 +307,28 @@ static void tally(struct tally *t, const struct client *cl, enum reason why)
 	atomic_fetch_add(&t->down, pump_out(cl->pump));
 }
 
+static const struct conf_route *route_of(const struct client *cl)
+{
+	static const struct conf_route none = { NULL, NULL, NULL };
+
+	return cl->route < cl->place->l->route_n ? &cl->place->l->route[cl->route] : &none;
+}
+
+/* From accepting the client. */
+static void observe(struct series *histogram, const struct client *cl, uint64_t until_ms)
+{
+	series_observe_us(histogram, (until_ms - cl->accepted_ms) * 1000);
+}
+
+static void count_end_of(const struct client *cl, enum reason why)
+{
+	const struct conf_route *r = route_of(cl);
+
+	series_add(series_of(SESSIONS, cl->place->l->name, r->tunnel, r->service, reason_word(why)), 1);
+	if (!cl->opened_ms)
+		observe(series_alone(QUEUE), cl, clock_ms());
+}
+
 static void enlist(struct client *cl)
 {
 	cl->serial = ++front.serial;
@@ -316,6 +339,7 @@ static void client_end(struct client *cl, enum reason why)
 {
 	list_del(&cl->member);
 	tally(&cl->place->score->tally, cl, why);
+	count_end_of(cl, why);
 	if (cl->counted)
 		tally(&cl->place->sites[cl->route]->score->tally, cl, why);
 	stop_waiting(cl);
@@ -361,6 +385,7 @@ static void on_open(void *owner, const char *target)
 	struct client *cl = owner;
 
 	cl->established_ms = clock_ms();
+	observe(series_alone(ESTABLISHMENT), cl, cl->established_ms);
 	free(cl->target);
 	cl->target = target ? strdup(target) : NULL; /* for the log only */
 }
@@ -504,6 +529,10 @@ static bool join(struct client *cl, struct link *l)
 {
 	const struct conf_timeouts *t = &cl->place->l->timeouts;
 	struct pump_options o = { .idle_ms = t->idle, .half_closed_ms = t->half_closed, .local_reset = REASON_CLIENT_RESET, .client_side = true };
+	const struct conf_route *r = route_of(cl);
+
+	o.up = series_of(BYTES, cl->place->l->name, r->tunnel, r->service, "up");
+	o.down = series_of(BYTES, cl->place->l->name, r->tunnel, r->service, "down");
 	struct pump *p = cl->pump = pump_new(&o, &pump_events, cl);
 	struct session *s = p ? open_session(cl, l) : NULL;
 	struct conn *c = s ? conn_tcp(cl->fd, not_yet, NULL) : NULL;
@@ -536,6 +565,7 @@ static void client_open(struct client *cl)
 		client_place(cl);
 	} else if (join(cl, l)) {
 		cl->opened_ms = clock_ms();
+		observe(series_alone(QUEUE), cl, cl->opened_ms);
 		stat_add(STAT_SESSIONS, 1);
 		stat_add(STAT_SESSIONS_OPENED, 1);
 		log_start_of(cl);

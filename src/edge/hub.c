@@ -13,6 +13,7 @@
 #include "mctunnel/base/timer.h"
 #include "mctunnel/conf/conf.h"
 #include "mctunnel/edge/carrier.h"
+#include "mctunnel/edge/comeback.h"
 #include "mctunnel/event/thread.h"
 #include "mctunnel/net/conn.h"
 #include "mctunnel/net/sock.h"
@@ -323,6 +324,7 @@ static void join(struct guest *g)
 	link_heartbeat(l, hub.conf->hub.heartbeat_interval, hub.conf->hub.heartbeat_timeout);
 	send_hub_frame(g, REASON_COUNT, "", 0);
 	stat_add(STAT_LINKS, 1);
+	comeback_up(g->advert->tunnel, g->advert->name);
 	log_guest(LOG_NOTICE, "link_up", g, REASON_COUNT, NULL);
 	registry_up(g->claim, l, g->advert);
 	if (hub.draining)
@@ -435,8 +437,10 @@ static void guest_free(struct guest *g)
 		handshake_over();
 	timer_stop(&g->timer);
 	list_del(&g->node);
-	if (g->state == GUEST_UP)
+	if (g->state == GUEST_UP) {
 		stat_add(STAT_LINKS, -1);
+		comeback_lost(g->advert->tunnel, g->advert->name);
+	}
 	if (g->carrier) {
 		link_down(carrier_link(g->carrier), REASON_LINK_CLOSED, registry_parking(g->claim));
 		if (g->claim)

@@ -8,6 +8,7 @@
 #include "mctunnel/base/bug.h"
 #include "mctunnel/base/clock.h"
 #include "mctunnel/base/mem.h"
+#include "mctunnel/base/series.h"
 #include "mctunnel/base/stat.h"
 #include "mctunnel/base/timer.h"
 #include "mctunnel/event/loop.h"
@@ -88,7 +89,7 @@ static void end_direction(struct pump *p, bool *which)
 	watch_quiet(p);
 }
 
-static void moved(struct pump *p, uint64_t *count, enum stat_id stat, size_t n)
+static void moved(struct pump *p, uint64_t *count, enum stat_id stat, struct series *series, size_t n)
 {
 	if (n == 0)
 		return;
@@ -96,6 +97,8 @@ static void moved(struct pump *p, uint64_t *count, enum stat_id stat, size_t n)
 	p->last_ms = clock_ms();
 	if (p->o.client_side)
 		stat_add(stat, (int64_t)n);
+	if (series)
+		series_add(series, n);
 }
 
 /* Reads until the conn or the session has no more for now (CONN_AGAIN), the end (0), or CONN_FAILED. */
@@ -130,7 +133,7 @@ static bool move_in(struct pump *p)
 	if (p->in_ended || !p->c->readable)
 		return true;
 	last = read_some(p, &total);
-	moved(p, &p->in, STAT_BYTES_UP, total);
+	moved(p, &p->in, STAT_BYTES_UP, p->o.up, total);
 	if (last == CONN_FAILED) {
 		give_up(p, p->o.local_reset);
 		return false;
@@ -169,7 +172,7 @@ static bool move_out(struct pump *p)
 	if (p->out_ended)
 		return true;
 	last = write_some(p, &total);
-	moved(p, &p->out, STAT_BYTES_DOWN, total);
+	moved(p, &p->out, STAT_BYTES_DOWN, p->o.down, total);
 	if (last != CONN_FAILED && session_ended(p->s)) {
 		last = conn_shut(p->c);
 		end_direction(p, &p->out_ended);

@@ -11,6 +11,7 @@
 #include "mctunnel/base/log.h"
 #include "mctunnel/base/map.h"
 #include "mctunnel/base/mem.h"
+#include "mctunnel/base/series.h"
 #include "mctunnel/base/stat.h"
 #include "mctunnel/conf/conf.h"
 #include "mctunnel/edge/pump.h"
@@ -139,6 +140,7 @@ static void on_done(void *owner, enum reason why)
 
 	cancel(j);
 	log_end_of(j, why);
+	series_add(series_of(SERVICE_SESSIONS, j->service->name, reason_word(why)), 1);
 	job_free(j);
 }
 
@@ -191,6 +193,7 @@ static void connected(struct job *j, int fd)
 		return;
 	}
 	j->connected_ms = clock_ms();
+	series_observe_us(series_of(TARGET_CONNECT, j->service->name), (j->connected_ms - j->asked_ms) * 1000);
 	pump_conn(j->pump, c);
 	session_established(pump_session(j->pump), j->target);
 }
@@ -203,6 +206,7 @@ static void on_dialled(void *arg, struct dial_result *r)
 	j->dial = NULL;
 	if (r->fd < 0) {
 		log_debug("service %s: %s", j->service->name, r->why);
+		series_add(series_of(TARGET_FAILURES, j->service->name, reason_word(reason_of(r->error))), 1);
 		pump_abort(j->pump, reason_of(r->error));
 		return;
 	}

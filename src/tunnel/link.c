@@ -30,6 +30,7 @@ struct link {
 	uint64_t ping_us;             /* when ping_sent went out */
 	uint64_t rtt_at_ms;
 	uint32_t rtt_us;
+	atomic_uint *rtt_place;       /* borrowed, or NULL */
 	uint32_t flood;               /* level of the bucket */
 	uint64_t flood_ms;
 	uint8_t peer[16];
@@ -86,6 +87,8 @@ static void take_rtt(struct link *l)
 	if (l->rtt_us == 0)
 		l->rtt_us = 1;
 	l->rtt_at_ms = clock_ms();
+	if (l->rtt_place)
+		atomic_store_explicit(l->rtt_place, l->rtt_us, memory_order_relaxed);
 }
 
 static void on_pong(void *owner, uint64_t value)
@@ -411,6 +414,13 @@ void link_arrive(struct link *l)
 		plan_beat(l);
 	l->touched = false;
 	link_touch(l);
+}
+
+void link_rtt_to(struct link *l, atomic_uint *place)
+{
+	l->rtt_place = place;
+	if (l->rtt_us)
+		atomic_store_explicit(place, l->rtt_us, memory_order_relaxed);
 }
 
 uint32_t link_rtt_us(const struct link *l)

@@ -21,7 +21,7 @@
 #define CLAIM_ROUNDS 2 /* a session on its way between two threads is met in the second round */
 
 struct counter { /* sessions of an instance; shared by its adverts */
-	atomic_uint refs, n;
+	atomic_uint refs, n, rtt_us;
 };
 
 struct peer { /* an instance: of an agent on the hub, of a hub on the agent */
@@ -111,6 +111,7 @@ static void share_counter(struct advert *a, const struct advert *with)
 	}
 	atomic_fetch_add(&c->refs, 1);
 	a->sessions = &c->n;
+	a->rtt_us = &c->rtt_us;
 }
 
 static bool of_agent(const struct advert *a)
@@ -424,6 +425,8 @@ static void tell_others(enum news what, uint64_t id, struct advert *a)
 void registry_up(uint64_t id, struct link *l, struct advert *a)
 {
 	link_set_peer(l, a->instance);
+	if (a->rtt_us)
+		link_rtt_to(l, a->rtt_us);
 	tell_others(NEWS_UP, id, a);
 	apply_up(id, thread_self(), a, l);
 }

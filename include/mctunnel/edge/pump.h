@@ -11,11 +11,13 @@ struct pump;
 struct conn;
 struct session;
 struct session_events;
+struct series;
 
 struct pump_options {
 	uint32_t idle_ms, half_closed_ms; /* 0: none */
 	enum reason local_reset;          /* what a RST of the conn means: CLIENT_RESET on the hub, TARGET_RESET on the agent */
 	bool client_side;                 /* the conn is a client's (hub): its bytes are counted in STAT_BYTES_UP and _DOWN */
+	struct series *up, *down;         /* where the bytes are counted too, or NULL: from the conn, to the conn */
 };
 
 /* Called from conn's and session's events, timers and deferred work, never from within pump_start or pump_conn. */

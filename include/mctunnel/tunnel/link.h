@@ -6,6 +6,8 @@
 #include "mctunnel/base/reason.h"
 #include "mctunnel/proto/h2.h"
 
+#include <stdatomic.h>
+
 struct link;
 struct session;
 
@@ -49,6 +51,8 @@ bool link_can_open(const struct link *l);
 void link_leave(struct link *l);
 void link_arrive(struct link *l);
 
+/* Where the RTT is also kept from now on; the place must outlive the link. */
+void link_rtt_to(struct link *l, atomic_uint *place);
 uint32_t link_rtt_us(const struct link *l); /* smoothed; 0: not measured yet */
 size_t link_sessions(const struct link *l);
 bool link_idle(const struct link *l);             /* no session, nothing to send */

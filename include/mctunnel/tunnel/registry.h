@@ -28,6 +28,7 @@ struct advert {
 	struct hello_service *services; /* owned; only those that were accepted */
 	size_t services_n;
 	atomic_uint *sessions; /* shared by all adverts of the instance: sessions carried for it, all threads (owned through its own count, see registry.c) */
+	atomic_uint *rtt_us;   /* the same way: of that link of the instance that was measured last; 0: none was */
 };
 struct advert *advert_new(void);
 struct advert *advert_get(struct advert *a);
