@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define ON_CHANGE_MAX 4 /* one for each module that asks */
 #define CLAIM_ROUNDS 2 /* a session on its way between two threads is met in the second round */
 
 struct counter { /* sessions of an instance; shared by its adverts */
@@ -56,7 +57,7 @@ struct replica {
 	struct map *marks;                            /* owned: what operators said; a mark's value + 1 as a pointer */
 	struct list nowhere;                          /* parking of links that never joined */
 	struct deferred change;
-	void (*on_change)(void);
+	void (*on_change[ON_CHANGE_MAX])(void);
 	size_t agents;                                /* agent instances with a link */
 	unsigned links_on[THREAD_MAX];                /* by thread */
 	bool stopping;
@@ -186,14 +187,14 @@ static void sweep(const char *tunnel)
 
 static void changed(void)
 {
-	if (me.on_change)
+	if (me.on_change[0])
 		loop_defer(&me.change);
 }
 
 static void run_change(struct deferred *d)
 {
-	if (me.on_change)
-		me.on_change();
+	for (int i = 0; i < ON_CHANGE_MAX && me.on_change[i]; i++)
+		me.on_change[i]();
 }
 
 static struct entry *entry_add(uint64_t id, int thread, struct advert *a)
@@ -377,8 +378,10 @@ static void apply_update(uint64_t id, struct advert *a)
 static void apply_retire(uint64_t id)
 {
 	struct entry *e = entry_find(id);
-	if (e)
-		e->retiring = true;
+	if (!e)
+		return;
+	e->retiring = true;
+	changed();
 }
 
 /* ---- news between threads ---- */
@@ -670,6 +673,45 @@ void registry_snapshot_free(struct registry_agent *agents, size_t n)
 	free(agents);
 }
 
+/* Links may be full at the moment: that is not ill. */
+static bool is_there(const struct peer *p)
+{
+	list_for_each (n, &p->entries) {
+		const struct entry *e = container_of(n, struct entry, node);
+		if (e->up && !e->retiring)
+			return !p->advert->draining;
+	}
+	return false;
+}
+
+/* What one agent adds to the answer. */
+static enum registry_offer offer_of(const struct peer *p, const char *service)
+{
+	enum registry_offer best = OFFER_NONE;
+	for (size_t i = 0; i < p->advert->services_n && best != OFFER_UP; i++) {
+		const struct hello_service *o = &p->advert->services[i];
+		if (service && strcmp(o->name, service) != 0)
+			continue;
+		best = o->up && weight_of(p, o) > 0 && is_there(p) && !closed_by_operator(p->advert->tunnel, o->name) ? OFFER_UP : OFFER_DOWN;
+	}
+	return best;
+}
+
+enum registry_offer registry_offer(const char *tunnel, const char *service)
+{
+	const struct site *s = me.sites ? map_get_str(me.sites, tunnel) : NULL;
+	enum registry_offer best = OFFER_NONE;
+	if (!s)
+		return OFFER_NONE;
+	list_for_each (n, &s->peers) {
+		const struct peer *p = container_of(n, struct peer, site_node);
+		enum registry_offer o = list_empty(&p->entries) ? OFFER_NONE : offer_of(p, service);
+		if (o > best)
+			best = o;
+	}
+	return best;
+}
+
 #define CANDIDATES 256
 
 struct candidates {
@@ -891,7 +933,11 @@ void registry_claim_session(uint64_t id, int32_t stream, const struct h2_fields 
 
 void registry_on_change(void (*on_change)(void))
 {
-	me.on_change = on_change;
+	int i = 0;
+	while (i < ON_CHANGE_MAX && me.on_change[i])
+		i++;
+	BUG_ON(i == ON_CHANGE_MAX);
+	me.on_change[i] = on_change;
 }
 
 size_t registry_agents(void)
@@ -927,7 +973,7 @@ static void end_parked(void)
 void registry_stop(void)
 {
 	me.stopping = true;
-	me.on_change = NULL;
+	memset(me.on_change, 0, sizeof me.on_change);
 	loop_undefer(&me.change);
 	end_parked();
 }

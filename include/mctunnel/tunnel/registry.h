@@ -73,8 +73,12 @@ struct pick {
 enum pick_result registry_pick(const struct conf_tunnel *t, const char *service, const struct addr *client, const uint8_t (*avoid)[16], size_t avoid_n,
 			       struct pick *out);
 
-/* on_change is called on this thread (end of turn) after links or services came, so that waiting clients may try again. One per thread. */
+/* on_change is called on this thread (end of turn) after links, services or marks came, went or changed. A few may ask; each is called until registry_stop. */
 void registry_on_change(void (*on_change)(void));
+
+/* Does some agent offer the service (NULL: any)? DOWN: only such as are ill, draining, or barred by an operator. */
+enum registry_offer { OFFER_NONE, OFFER_DOWN, OFFER_UP };
+enum registry_offer registry_offer(const char *tunnel, const char *service);
 
 /* Agent side: a hub asks on link `id` (of this thread) to resume the session: finds it on whichever thread it is, brings it here and calls session_resumed,
  * or refuses with LOST. */
