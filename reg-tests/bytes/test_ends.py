@@ -130,6 +130,26 @@ def test_same_id_on_both_sides(run):
     say({k: hub[k] for k in hub if k != "time"})
 
 
+def test_log_line_as_text(run):
+    """The same facts as key=value."""
+    path = run.path("text.log")
+    p = scene.pair(run, {"echo": tcp.Server(run, tcp.echo).target})
+    p.hub.stop()
+    config = dict(p.hub.config)
+    config["global"] = dict(config["global"], log=config["global"]["log"] + ({"target": path, "format": "text"},))
+    p.hub.configure(config)
+    p.hub.start().wait_links(2)
+    tcp.ask(p.listen["echo"])
+    record = p.hub.wait_log("session")[-1]
+    line = harness.wait_until(lambda: [w for w in open(path) if " session " in w], "the line as text")[-1]
+    say(line.strip())
+    words = line.split()
+    equal(words[1:3], ["info", "session"])
+    equal(dict(w.split("=", 1) for w in words[3:])["id"], record["id"], "id")
+    for key in ("listener", "client", "route", "agent", "target", "queue", "connect", "total", "up", "down", "sessions", "end", "reason"):
+        check(any(w.startswith(key + "=") for w in words), key, "is missing")
+
+
 def test_idle_timeout(run):
     p = scene.pair(run, {"echo": tcp.Server(run, tcp.echo).target}, timeouts={"idle": "500ms"}, agent_timeouts={"idle": "500ms"})
     s = tcp.open_socket(p.listen["echo"])

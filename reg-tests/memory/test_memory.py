@@ -68,7 +68,7 @@ def test_idle_sessions(run):
     before = [proc.resident(pid) for _, pid in workers]
     child, _ = crowd_process(run, "holder", *p.listen["echo"], n)
     p.hub.wait_metric("mctunnel_sessions", n)
-    p.agent.wait_metric("mctunnel_sessions", n)
+    equal(p.hub.metric("mctunnel_sessions_parked"), 0, "parked")
     say("%d idle sessions, %s" % (n, os.path.relpath(program, harness.TOP)))
     over = []
     for (name, pid), (own, _) in zip(workers, before):
