@@ -28,24 +28,34 @@
 #include <string.h>
 #include <unistd.h>
 
+struct load { /* sessions of a service, by its name: goes from one generation to the next */
+	atomic_uint refs, sessions;
+};
+
+struct generation { /* what a configuration means here; a job stays with the one it began with */
+	atomic_uint refs;
+	struct conf *conf;   /* shared */
+	struct load **loads; /* owned: shared ones, for each service */
+};
+
 /* Of the process. */
 static struct {
 	pthread_mutex_t lock; /* for users, and what the first and the last one do */
 	unsigned users;
-	atomic_uint *sessions; /* owned: for each service of the configuration */
+	struct generation *newest; /* shared; threads follow by target_reload() */
 } all = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 static _Thread_local struct {
-	struct conf *conf;    /* shared; NULL before target_init */
-	struct map *services; /* owned: struct conf_service by name */
-	struct list jobs;     /* by serial */
-	uint64_t serial;      /* of the newest */
+	struct generation *gen; /* shared; NULL before target_init */
+	struct map *services;   /* owned: struct conf_service by name */
+	struct list jobs;       /* by serial */
+	uint64_t serial;        /* of the newest */
 } here;
 
 struct job {
 	struct list node; /* in here.jobs, or on its way to another thread's */
 	uint64_t serial;
-	struct conf *conf; /* shared */
+	struct generation *gen; /* shared */
 	const struct conf_service *service;
 	struct pump *pump;
 	struct dial *dial; /* NULL: not dialling */
@@ -58,14 +68,62 @@ struct job {
 	char text[];
 };
 
-static atomic_uint *sessions_of(const struct conf *conf, const struct conf_service *s)
+static atomic_uint *sessions_of(const struct generation *g, const struct conf_service *s)
 {
-	return &all.sessions[s - conf->agent.services];
+	return &g->loads[s - g->conf->agent.services]->sessions;
+}
+
+static struct load *load_get(struct load *l)
+{
+	atomic_fetch_add(&l->refs, 1);
+	return l;
+}
+
+static void load_put(struct load *l)
+{
+	if (atomic_fetch_sub(&l->refs, 1) == 1)
+		free(l);
+}
+
+static struct generation *generation_new(struct conf *conf, const struct generation *old)
+{
+	struct generation *g = xcalloc(1, sizeof(*g));
+	struct map *olds = map_new();
+
+	for (size_t i = 0; old && i < old->conf->agent.services_n; i++)
+		map_set_str(olds, old->conf->agent.services[i].name, old->loads[i]);
+	atomic_init(&g->refs, 1);
+	g->conf = conf_get(conf);
+	g->loads = xcalloc(conf->agent.services_n + 1, sizeof(*g->loads));
+	for (size_t i = 0; i < conf->agent.services_n; i++) {
+		struct load *l = map_get_str(olds, conf->agent.services[i].name);
+
+		g->loads[i] = load_get(l ? l : xcalloc(1, sizeof(*l)));
+	}
+	map_free(olds);
+	return g;
+}
+
+static struct generation *generation_get(struct generation *g)
+{
+	atomic_fetch_add_explicit(&g->refs, 1, memory_order_relaxed);
+	return g;
+}
+
+static void generation_put(struct generation *g)
+{
+	if (!g || atomic_fetch_sub_explicit(&g->refs, 1, memory_order_acq_rel) != 1)
+		return;
+	for (size_t i = 0; i < g->conf->agent.services_n; i++)
+		load_put(g->loads[i]);
+	free(g->loads);
+	conf_put(g->conf);
+	free(g);
 }
 
 static bool take(const struct conf_service *s)
 {
-	atomic_uint *count = sessions_of(here.conf, s);
+	atomic_uint *count = sessions_of(here.gen, s);
 	unsigned n = atomic_load(count);
 
 	do {
@@ -85,10 +143,10 @@ static void job_free(struct job *j)
 {
 	BUG_ON(j->dial);
 	list_del(&j->node);
-	atomic_fetch_sub(sessions_of(j->conf, j->service), 1);
+	atomic_fetch_sub(sessions_of(j->gen, j->service), 1);
 	if (j->counted)
 		stat_add(STAT_SESSIONS, -1);
-	conf_put(j->conf);
+	generation_put(j->gen);
 	free(j->target);
 	mem_put(MEM_OTHER, j);
 }
@@ -275,7 +333,7 @@ static struct job *job_new(const struct conf_service *s, const struct h2_fields 
 	j->listener = keep(&at, f->listener);
 	memcpy(j->id, f->session, sizeof(j->id));
 	j->service = s;
-	j->conf = conf_get(here.conf);
+	j->gen = generation_get(here.gen);
 	j->asked_ms = clock_ms();
 	enlist(j);
 	return j;
@@ -299,7 +357,7 @@ static struct session *accept_session(struct job *j, struct link *l, int32_t str
 /* A process that is a hub as well counts its sessions there. */
 static void count(struct job *j)
 {
-	j->counted = !j->conf->hub.set;
+	j->counted = !j->gen->conf->hub.set;
 	if (!j->counted)
 		return;
 	stat_add(STAT_SESSIONS, 1);
@@ -318,7 +376,7 @@ void target_request(struct link *l, int32_t stream, const struct h2_fields *f, c
 	}
 	j = job_new(service, f, hub);
 	if (!j)
-		atomic_fetch_sub(sessions_of(here.conf, service), 1);
+		atomic_fetch_sub(sessions_of(here.gen, service), 1);
 	s = j ? accept_session(j, l, stream, f) : NULL;
 	if (!s) {
 		link_refuse(l, stream, REASON_RESOURCES);
@@ -332,31 +390,62 @@ void target_request(struct link *l, int32_t stream, const struct h2_fields *f, c
 		pump_abort(j->pump, REASON_RESOURCES);
 }
 
-void target_init(struct conf *conf)
+/* This thread goes over to the newest. */
+static void follow(void)
 {
-	const struct conf_agent *a = &conf->agent;
+	const struct conf_agent *a;
 
 	pthread_mutex_lock(&all.lock);
-	if (all.users++ == 0)
-		all.sessions = xcalloc(a->services_n, sizeof(*all.sessions));
+	here.gen = generation_get(all.newest);
 	pthread_mutex_unlock(&all.lock);
-	here.conf = conf_get(conf);
+	a = &here.gen->conf->agent;
 	here.services = map_new();
-	list_init(&here.jobs);
 	for (size_t i = 0; i < a->services_n; i++)
 		map_set_str(here.services, a->services[i].name, &a->services[i]);
 }
 
-void target_fini(void)
+static void let_go(void)
 {
 	map_free(here.services);
-	conf_put(here.conf);
+	generation_put(here.gen);
 	here.services = NULL;
-	here.conf = NULL;
+	here.gen = NULL;
+}
+
+void target_prepare(struct conf *conf)
+{
+	struct generation *old;
+
+	pthread_mutex_lock(&all.lock);
+	old = all.newest;
+	all.newest = generation_new(conf, old);
+	pthread_mutex_unlock(&all.lock);
+	generation_put(old);
+}
+
+void target_reload(void)
+{
+	let_go();
+	follow();
+}
+
+void target_init(struct conf *conf)
+{
+	pthread_mutex_lock(&all.lock);
+	if (all.users++ == 0)
+		all.newest = generation_new(conf, NULL);
+	pthread_mutex_unlock(&all.lock);
+	list_init(&here.jobs);
+	follow();
+}
+
+void target_fini(void)
+{
+	let_go();
 	pthread_mutex_lock(&all.lock);
 	if (--all.users == 0) {
-		free(all.sessions);
-		all.sessions = NULL;
+		generation_put(all.newest);
+		all.newest = NULL;
 	}
 	pthread_mutex_unlock(&all.lock);
 }
@@ -382,7 +471,7 @@ static struct target_job view(const struct job *j)
 
 bool target_each(uint64_t *cursor, enum visit (*visit)(void *, const struct target_job *), void *arg)
 {
-	if (!here.conf)
+	if (!here.gen)
 		return true;
 	list_for_each_safe(n, &here.jobs) {
 		struct job *j = container_of(n, struct job, node);
@@ -402,5 +491,5 @@ bool target_each(uint64_t *cursor, enum visit (*visit)(void *, const struct targ
 
 uint32_t target_sessions(size_t service)
 {
-	return all.sessions ? atomic_load(&all.sessions[service]) : 0;
+	return here.gen ? atomic_load(&here.gen->loads[service]->sessions) : 0;
 }

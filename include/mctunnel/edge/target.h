@@ -14,6 +14,9 @@ struct h2_fields;
 
 void target_init(struct conf *conf); /* each thread */
 void target_fini(void);
+/* Reload: prepare once, then every thread follows. Sessions keep the services they began with, counts go on by name. */
+void target_prepare(struct conf *conf);
+void target_reload(void);
 /* A new session is asked for on this link: dials the service's target, or refuses with the exact reason. hub: name of the hub, for the log. */
 void target_request(struct link *l, int32_t stream, const struct h2_fields *f, const char *hub);
 
@@ -24,6 +27,6 @@ struct target_job { /* good during the visit */
 	uint64_t age_ms, up, down;
 };
 bool target_each(uint64_t *cursor, enum visit (*visit)(void *arg, const struct target_job *j), void *arg);
-uint32_t target_sessions(size_t service); /* of conf->agent.services; any thread */
+uint32_t target_sessions(size_t service); /* of conf->agent.services; on a thread of target_init */
 
 #endif
