@@ -139,7 +139,9 @@ static void test_unknown_keys_are_ignored(void **state)
 
 static void test_text_that_is_not_ascii_is_still_built(void **state)
 {
-	struct hub_hello h = { .name = "hub-a", .version = "1", .protocol = 1, .text = "bad \xff\xfe\n name" }, back;
+	struct hub_hello h = { .name = "hub-a", .version = "1", .protocol = 1, .heartbeat_interval_ms = 1, .heartbeat_timeout_ms = 1,
+		               .text = "bad \xff\xfe\n name" };
+	struct hub_hello back;
 	size_t len;
 	char *json = hello_hub_build(&h, &len), err[100];
 
@@ -161,6 +163,12 @@ static void test_not_json(void **state)
 	refuse_agent("\xff\xfe", "not JSON");
 	refuse_agent("{\"agent\":\"\xc3\x28\"}", "not JSON");
 	refuse_agent_bytes(AGENT(""), sizeof(AGENT("")), "not JSON"); /* its NUL included */
+}
+
+static void test_heartbeats_are_not_zero(void **state)
+{
+	refuse_hub(HUB_HEAD "\"retry_after_ms\":0,\"heartbeat_interval_ms\":0,\"heartbeat_timeout_ms\":1}", "heartbeat_interval_ms is not between");
+	refuse_hub(HUB_HEAD "\"retry_after_ms\":0,\"heartbeat_interval_ms\":1,\"heartbeat_timeout_ms\":0}", "heartbeat_timeout_ms is not between");
 }
 
 static void test_missing_keys(void **state)
@@ -298,6 +306,7 @@ int main(void)
 		cmocka_unit_test(test_unknown_keys_are_ignored),
 		cmocka_unit_test(test_text_that_is_not_ascii_is_still_built),
 		cmocka_unit_test(test_not_json),
+		cmocka_unit_test(test_heartbeats_are_not_zero),
 		cmocka_unit_test(test_missing_keys),
 		cmocka_unit_test(test_kinds),
 		cmocka_unit_test(test_ranges),
