@@ -7,7 +7,6 @@
 #include "mctunnel/base/mem.h"
 #include "mctunnel/base/str.h"
 #include "mctunnel/base/timer.h"
-#include "mctunnel/tunnel/session.h"
 
 #include <string.h>
 
@@ -50,34 +49,40 @@ static void on_request(void *owner, int32_t stream, const struct h2_fields *f, b
 		l->ev->on_request(l->owner, stream, f);
 }
 
-static void on_answer(void *owner, void *s, const struct h2_fields *f, bool fin)
+static void on_answer(void *owner, void *stream, const struct h2_fields *f, bool fin)
 {
-	session_answered(s, f);
+	struct rider *r = stream;
+	r->ev->answered(r, f);
 }
 
-static void on_data(void *owner, void *s, const uint8_t *data, size_t len)
+static void on_data(void *owner, void *stream, const uint8_t *data, size_t len)
 {
-	session_data(s, data, len);
+	struct rider *r = stream;
+	r->ev->data_came(r, data, len);
 }
 
-static void on_fin(void *owner, void *s)
+static void on_fin(void *owner, void *stream)
 {
-	session_finned(s);
+	struct rider *r = stream;
+	r->ev->fin_came(r);
 }
 
-static void on_credit(void *owner, void *s, uint32_t bytes)
+static void on_credit(void *owner, void *stream, uint32_t bytes)
 {
-	session_credited(s, bytes);
+	struct rider *r = stream;
+	r->ev->credited(r, bytes);
 }
 
-static void on_reset(void *owner, void *s, uint32_t code)
+static void on_reset(void *owner, void *stream, uint32_t code)
 {
-	session_was_reset(s, code);
+	struct rider *r = stream;
+	r->ev->was_reset(r, code);
 }
 
-static void on_closed(void *owner, void *s, uint32_t code)
+static void on_closed(void *owner, void *stream, uint32_t code)
 {
-	session_closed(s, code);
+	struct rider *r = stream;
+	r->ev->closed(r, code);
 }
 
 static void take_rtt(struct link *l)
@@ -100,10 +105,10 @@ static void on_pong(void *owner, uint64_t value)
 	if (value == l->ping_sent)
 		take_rtt(l);
 	while (!list_empty(&l->tail)) {
-		struct session *s = session_of_node(l->tail.next);
-		if (session_barrier(s) > value)
+		struct rider *r = list_first(&l->tail, struct rider, node);
+		if (r->barrier > value)
 			break;
-		session_confirmed(s);
+		r->ev->confirmed(r);
 	}
 }
 
@@ -126,14 +131,16 @@ static void on_goaway(void *owner, const char *text, size_t len)
 		l->ev->on_goaway(l->owner, reason_from_word(word, REASON_LINK_CLOSED));
 }
 
-static size_t ready(void *owner, void *s, size_t room, bool *fin)
+static size_t ready(void *owner, void *stream, size_t room, bool *fin)
 {
-	return session_ready(s, room, fin);
+	struct rider *r = stream;
+	return r->ev->ready(r, room, fin);
 }
 
-static void pull(void *owner, void *s, uint8_t *dst, size_t len, bool fin)
+static void pull(void *owner, void *stream, uint8_t *dst, size_t len, bool fin)
 {
-	session_pull(s, dst, len, fin);
+	struct rider *r = stream;
+	r->ev->pull(r, dst, len, fin);
 }
 
 static const struct h2_events h2_link_events = {
@@ -195,8 +202,10 @@ ssize_t link_output(struct link *l, uint8_t *dst, size_t size)
 		return 0;
 	l->touched = false;
 	timer_stop(&l->lazy);
-	while (!list_empty(&l->credit))
-		session_flush_credit(session_of_credit(l->credit.next));
+	while (!list_empty(&l->credit)) {
+		struct rider *r = list_first(&l->credit, struct rider, credit_node);
+		r->ev->flush_credit(r);
+	}
 	ping_if_due(l);
 	ssize_t n = h2_output(l->h2, dst, size);
 	if (n < 0) {
@@ -254,11 +263,10 @@ bool link_can_open(const struct link *l)
 static void deliver(struct link *l)
 {
 	while (!list_empty(&l->ready)) {
-		struct session *s = session_of_ready(l->ready.next);
-		list_del(l->ready.next);
-		session_deliver(s);
+		struct rider *r = list_first(&l->ready, struct rider, ready_node);
+		list_del(&r->ready_node);
+		r->ev->deliver(r);
 	}
-	session_input_over();
 }
 
 static bool flooded(struct link *l)
@@ -279,10 +287,18 @@ static int die_of(struct link *l, enum reason why)
 	return -1;
 }
 
+static _Thread_local uint64_t inputs;
+
+uint64_t link_input_number(void)
+{
+	return inputs;
+}
+
 int link_input(struct link *l, const uint8_t *data, size_t len)
 {
 	if (l->dead)
 		return -1;
+	inputs++;
 	l->heard_ms = clock_ms();
 	int rv = h2_input(l->h2, data, len);
 	deliver(l);
@@ -355,8 +371,10 @@ struct link *link_new(enum h2_role role, const struct link_events *ev, void *own
 
 static void park_all(struct link *l, struct list *from, struct list *parked)
 {
-	while (!list_empty(from))
-		session_park(session_of_node(from->next), parked);
+	while (!list_empty(from)) {
+		struct rider *r = list_first(from, struct rider, node);
+		r->ev->park(r, parked);
+	}
 }
 
 void link_down(struct link *l, enum reason why, struct list *parked)
@@ -369,10 +387,18 @@ void link_down(struct link *l, enum reason why, struct list *parked)
 	park_all(l, &l->tail, parked);
 }
 
+static void stop_all(struct list *from, enum reason why)
+{
+	while (!list_empty(from)) {
+		struct rider *r = list_first(from, struct rider, node);
+		r->ev->stop(r, why);
+	}
+}
+
 void link_stop(struct link *l, enum reason why)
 {
-	session_end_list(&l->sessions, why);
-	session_end_list(&l->tail, why);
+	stop_all(&l->sessions, why);
+	stop_all(&l->tail, why);
 	l->retiring = true;
 	h2_goaway(l->h2, 0, reason_word(why));
 	link_touch(l);
@@ -445,27 +471,27 @@ struct h2 *link_h2(struct link *l)
 	return l->h2;
 }
 
-void link_join(struct link *l, struct list *node)
+void link_join(struct link *l, struct rider *r)
 {
-	list_add(&l->sessions, node);
+	list_add(&l->sessions, &r->node);
 	l->sessions_n++;
 }
 
-void link_strand(struct link *l, struct session *s)
+void link_strand(struct link *l, struct rider *r)
 {
 	if (l->ev->on_strand)
-		l->ev->on_strand(l->owner, s);
+		l->ev->on_strand(l->owner, &r->node);
 }
 
-void link_join_tail(struct link *l, struct list *node)
+void link_join_tail(struct link *l, struct rider *r)
 {
-	list_add(&l->tail, node);
+	list_add(&l->tail, &r->node);
 	l->sessions_n++;
 }
 
-void link_part(struct link *l, struct list *node)
+void link_part(struct link *l, struct rider *r)
 {
-	list_del(node);
+	list_del(&r->node);
 	l->sessions_n--;
 }
 

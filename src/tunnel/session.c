@@ -58,8 +58,7 @@ struct incoming { /* from the other side to the local side */
 };
 
 struct session {
-	struct list node;                      /* of the link's sessions, its tail, a parking list, or the thread's loose ones */
-	struct list ready_node, credit_node;   /* of the link's lists */
+	struct rider r;                        /* first; its node is in the link's lists, a parking list, or among the thread's loose ones */
 	struct session *chain;                 /* in the table (agent) */
 	const struct session_events *ev;
 	void *owner;                           /* borrowed; NULL: the local side is through */
@@ -68,7 +67,6 @@ struct session {
 	struct timer timer;                    /* connect or resume timeout; memory retry while OPEN */
 	struct outgoing out;
 	struct incoming in;
-	uint64_t barrier;
 	uint64_t asked_ms;                     /* when the opening request was made */
 	int32_t stream;                        /* 0: none */
 	uint32_t epoch, resume_ms, connect_ms;
@@ -79,6 +77,14 @@ struct session {
 	bool agent_side, established, aborted, dead, waits_answer, kept, barred;
 };
 
+static const struct rider_events riding;
+static void confirmed(struct rider *r);
+
+static struct session *of(struct rider *r)
+{
+	return (struct session *)r; /* it is the first member */
+}
+
 /* ---- the slices of a turn's input: places in the link's read buffer, gone when link_input returns ---- */
 
 struct slice {
@@ -87,7 +93,8 @@ struct slice {
 	uint16_t next;
 };
 static _Thread_local struct slice *slices; /* [0] is never used */
-static _Thread_local uint16_t slices_n = 1;
+static _Thread_local uint16_t slices_n;
+static _Thread_local uint64_t slices_of; /* the link_input they belong to */
 
 static void drop_slices(struct session *s)
 {
@@ -113,15 +120,13 @@ static void settle_input(struct session *s)
 	in->fin = false;
 }
 
-void session_input_over(void)
-{
-	slices_n = 1;
-}
-
 static int add_slice(struct session *s, const uint8_t *data, size_t len)
 {
 	if (!slices)
 		slices = xcalloc(SLICES, sizeof *slices);
+	if (slices_of != link_input_number())
+		slices_n = 1;
+	slices_of = link_input_number();
 	if (slices_n == SLICES)
 		return flatten(s) == 0 ? bufq_append(&s->in.backlog, data, len) : -1;
 	uint16_t i = slices_n++;
@@ -231,9 +236,10 @@ static struct session *make(const struct session_events *ev, void *owner)
 	s->ev = ev;
 	s->owner = owner;
 	s->out.limit = RING_MIN;
-	list_init(&s->node);
-	list_init(&s->ready_node);
-	list_init(&s->credit_node);
+	list_init(&s->r.node);
+	list_init(&s->r.ready_node);
+	list_init(&s->r.credit_node);
+	s->r.ev = &riding;
 	timer_init(&s->timer, on_timer);
 	return s;
 }
@@ -260,12 +266,12 @@ static void set_state(struct session *s, enum state state)
 
 static void leave_lists(struct session *s)
 {
-	list_del(&s->ready_node);
-	list_del(&s->credit_node);
+	list_del(&s->r.ready_node);
+	list_del(&s->r.credit_node);
 	if (s->link)
-		link_part(s->link, &s->node);
+		link_part(s->link, &s->r);
 	else
-		list_del(&s->node);
+		list_del(&s->r.node);
 }
 
 /* Off its link: a stream that is still open is cut with code. */
@@ -325,7 +331,7 @@ static void end(struct session *s, enum reason why, bool refused)
 	}
 	hold(s);
 	set_state(s, KEPT);
-	list_add(loose_list(), &s->node);
+	list_add(loose_list(), &s->r.node);
 	s->kept = false;
 	s->ev->on_end(owner, why, refused);
 	BUG_ON(s->kept && !refused);
@@ -385,7 +391,7 @@ static void lose(struct session *s, enum reason why, bool refused)
 		detach(s, reason_code(why));
 		timer_stop(&s->timer);
 		set_state(s, OPEN);
-		session_confirmed(s);
+		confirmed(&s->r);
 		return;
 	}
 	refused = refused && never_arrived(s);
@@ -420,7 +426,7 @@ static void put_on_link(struct session *s, struct link *l, int32_t stream)
 	s->link = l;
 	s->stream = stream;
 	memcpy(s->peer, link_peer(l), sizeof s->peer);
-	link_join(l, &s->node);
+	link_join(l, &s->r);
 	link_touch(l);
 }
 
@@ -505,7 +511,7 @@ void session_bar(const uint8_t id[16], uint32_t ms)
 	s->abort_why = REASON_LOST;
 	barred_n++;
 	table_add(s);
-	list_add(loose_list(), &s->node);
+	list_add(loose_list(), &s->r.node);
 	set_state(s, PARKED);
 	timer_start(&s->timer, ms);
 }
@@ -628,8 +634,9 @@ static void opening_answered(struct session *s, const struct h2_fields *f)
 	unblock(s);
 }
 
-void session_answered(struct session *s, const struct h2_fields *f)
+static void answered(struct rider *r, const struct h2_fields *f)
 {
+	struct session *s = of(r);
 	if (s->state == RESUMING && f->status >= 200 && f->status < 300)
 		resume_answered(s, f);
 	else if (s->state == RESUMING)
@@ -708,17 +715,17 @@ void session_park(struct session *s, struct list *parked)
 	leave_lists(s);
 	settle_input(s);
 	s->link = NULL;
-	list_add(parked, &s->node);
+	list_add(parked, &s->r.node);
 	park(s);
 }
 
 /* The link lives on but does not carry the session any more. Whoever owns the link may park it elsewhere; else it waits where it is. */
 static void strand(struct session *s)
 {
-	list_del(&s->credit_node);
+	list_del(&s->r.credit_node);
 	h2_bind(link_h2(s->link), s->stream, NULL);
 	park(s);
-	link_strand(s->link, s);
+	link_strand(s->link, &s->r);
 }
 
 void session_unlink(struct session *s, struct list *parked)
@@ -788,8 +795,9 @@ void session_fin(struct session *s)
 	wake(s);
 }
 
-size_t session_ready(struct session *s, size_t room, bool *fin)
+static size_t ready(struct rider *r, size_t room, bool *fin)
 {
+	struct session *s = of(r);
 	const struct outgoing *o = &s->out;
 	uint64_t unsent = o->end - o->sent;
 	if (s->state == RESUMING || s->aborted || (s->agent_side && s->state == OPENING))
@@ -799,8 +807,9 @@ size_t session_ready(struct session *s, size_t room, bool *fin)
 	return n;
 }
 
-void session_pull(struct session *s, uint8_t *dst, size_t len, bool fin)
+static void pull(struct rider *r, uint8_t *dst, size_t len, bool fin)
 {
+	struct session *s = of(r);
 	struct outgoing *o = &s->out;
 	size_t n = bufq_read(&o->ring, &o->cur, dst, len);
 	BUG_ON(n != len);
@@ -827,8 +836,9 @@ static void grow_ring(struct session *s)
 		o->limit *= 2;
 }
 
-void session_credited(struct session *s, uint32_t bytes)
+static void credited(struct rider *r, uint32_t bytes)
 {
+	struct session *s = of(r);
 	struct outgoing *o = &s->out;
 	if (s->aborted)
 		return;
@@ -848,8 +858,9 @@ void session_credited(struct session *s, uint32_t bytes)
 
 /* ---- from the other side ---- */
 
-void session_data(struct session *s, const uint8_t *data, size_t len)
+static void data_came(struct rider *r, const uint8_t *data, size_t len)
 {
+	struct session *s = of(r);
 	struct incoming *in = &s->in;
 	if (in->fin || s->waits_answer) { /* its end was here, on a stream before this one; or it does not know yet from where to go on */
 		break_off(s, REASON_PROTOCOL);
@@ -866,19 +877,21 @@ void session_data(struct session *s, const uint8_t *data, size_t len)
 		break_off(s, REASON_RESOURCES);
 		return;
 	}
-	if (list_empty(&s->ready_node))
-		list_add(link_ready(s->link), &s->ready_node);
+	if (list_empty(&s->r.ready_node))
+		list_add(link_ready(s->link), &s->r.ready_node);
 }
 
-void session_finned(struct session *s)
+static void fin_came(struct rider *r)
 {
+	struct session *s = of(r);
 	s->in.fin = true;
-	if (s->owner && list_empty(&s->ready_node))
-		list_add(link_ready(s->link), &s->ready_node);
+	if (s->owner && list_empty(&s->r.ready_node))
+		list_add(link_ready(s->link), &s->r.ready_node);
 }
 
-void session_deliver(struct session *s)
+static void deliver(struct rider *r)
 {
+	struct session *s = of(r);
 	hold(s);
 	if (s->owner)
 		s->ev->on_readable(s->owner);
@@ -911,18 +924,19 @@ static void plan_credit(struct session *s)
 	bool due = owed >= threshold || (drained && owed >= CREDIT_SOON);
 	if (!due && !drained)
 		return;
-	if (list_empty(&s->credit_node))
-		list_add(link_credit(s->link), &s->credit_node);
+	if (list_empty(&s->r.credit_node))
+		list_add(link_credit(s->link), &s->r.credit_node);
 	if (due)
 		link_touch(s->link);
 	else
 		link_lazy(s->link);
 }
 
-void session_flush_credit(struct session *s)
+static void flush_credit(struct rider *r)
 {
+	struct session *s = of(r);
 	struct incoming *in = &s->in;
-	list_del(&s->credit_node);
+	list_del(&s->r.credit_node);
 	if (!s->stream || in->consumed <= in->credited)
 		return;
 	h2_credit(link_h2(s->link), s->stream, (uint32_t)(in->consumed - in->credited));
@@ -963,19 +977,20 @@ bool session_ended(const struct session *s)
 static void wait_for_proof(struct session *s)
 {
 	struct link *l = s->link;
-	link_part(l, &s->node);
-	s->barrier = link_barrier(l);
-	link_join_tail(l, &s->node);
+	link_part(l, &s->r);
+	s->r.barrier = link_barrier(l);
+	link_join_tail(l, &s->r);
 }
 
-void session_closed(struct session *s, uint32_t code)
+static void closed(struct rider *r, uint32_t code)
 {
+	struct session *s = of(r);
 	bool refused = code == H2_REFUSED_STREAM, asked = s->state == RESUMING;
 	if (asked && refused) {
 		strand(s); /* the link was about to end */
 	} else if (!asked && (s->aborted || (s->out.fin_sent && s->in.fin))) {
 		s->stream = 0;
-		list_del(&s->credit_node);
+		list_del(&s->r.credit_node);
 		wait_for_proof(s);
 	} else {
 		s->stream = 0;
@@ -983,8 +998,9 @@ void session_closed(struct session *s, uint32_t code)
 	}
 }
 
-void session_was_reset(struct session *s, uint32_t code)
+static void was_reset(struct rider *r, uint32_t code)
 {
+	struct session *s = of(r);
 	enum reason why = reason_from_code(code, s->agent_side ? REASON_CLIENT_RESET : REASON_TARGET_RESET);
 	if (s->aborted)
 		return; /* on_closed follows */
@@ -1000,8 +1016,9 @@ void session_was_reset(struct session *s, uint32_t code)
 		end(s, why == REASON_DONE ? REASON_PROTOCOL : why, false);
 }
 
-void session_confirmed(struct session *s)
+static void confirmed(struct rider *r)
 {
+	struct session *s = of(r);
 	struct outgoing *o = &s->out;
 	bufq_clear(&o->ring);
 	bufq_seek(&o->ring, &o->cur, 0);
@@ -1009,7 +1026,7 @@ void session_confirmed(struct session *s)
 	o->confirmed = true;
 	leave_lists(s);
 	s->link = NULL;
-	list_add(loose_list(), &s->node);
+	list_add(loose_list(), &s->r.node);
 	if (!s->owner)
 		destroy(s);
 }
@@ -1062,7 +1079,7 @@ void session_leave(struct session *s)
 void session_arrive(struct session *s)
 {
 	table_add(s);
-	list_add(loose_list(), &s->node);
+	list_add(loose_list(), &s->r.node);
 	if (s->owner)
 		s->ev->on_arrive(s->owner);
 }
@@ -1077,6 +1094,32 @@ void session_stop_all(enum reason why)
 {
 	session_end_list(loose_list(), why);
 }
+
+static void park_rider(struct rider *r, struct list *parked)
+{
+	session_park(of(r), parked);
+}
+
+static void stop_rider(struct rider *r, enum reason why)
+{
+	end(of(r), why, false);
+}
+
+static const struct rider_events riding = {
+	.answered = answered,
+	.data_came = data_came,
+	.fin_came = fin_came,
+	.credited = credited,
+	.was_reset = was_reset,
+	.closed = closed,
+	.ready = ready,
+	.pull = pull,
+	.deliver = deliver,
+	.flush_credit = flush_credit,
+	.confirmed = confirmed,
+	.park = park_rider,
+	.stop = stop_rider,
+};
 
 void session_thread_fini(void)
 {
@@ -1133,22 +1176,8 @@ uint32_t session_epoch(const struct session *s)
 	return s->epoch;
 }
 
-uint64_t session_barrier(const struct session *s)
-{
-	return s->barrier;
-}
-
 struct session *session_of_node(struct list *node)
 {
-	return container_of(node, struct session, node);
+	return container_of(node, struct session, r.node);
 }
 
-struct session *session_of_ready(struct list *node)
-{
-	return container_of(node, struct session, ready_node);
-}
-
-struct session *session_of_credit(struct list *node)
-{
-	return container_of(node, struct session, credit_node);
-}

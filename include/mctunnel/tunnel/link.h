@@ -9,7 +9,7 @@
 #include <stdatomic.h>
 
 struct link;
-struct session;
+struct rider;
 
 struct link_events {
 	void (*on_output)(void *owner); /* link_output has something to give (called once until it was asked) */
@@ -17,8 +17,8 @@ struct link_events {
 	/* Agent: the hub opens (f->resume false) or resumes a session. Answer now or later: session_accept, session_resumed or link_refuse. */
 	void (*on_request)(void *owner, int32_t stream, const struct h2_fields *f);
 	void (*on_goaway)(void *owner, enum reason why); /* the other side will open or take no new sessions here */
-	/* Optional. The session cannot go on here though the link lives (the other side refused more streams): session_park it, and resume it elsewhere. */
-	void (*on_strand)(void *owner, struct session *s);
+	/* Optional. The session of this node cannot go on here though the link lives (the other side refused more streams): session_park it, and resume it elsewhere. */
+	void (*on_strand)(void *owner, struct list *node);
 	void (*on_dead)(void *owner, enum reason why);   /* LINK_DEAD, PROTOCOL, FLOOD: the owner must call link_down and close; may come from within link_input and timers */
 };
 
@@ -58,14 +58,41 @@ size_t link_sessions(const struct link *l);
 bool link_idle(const struct link *l);             /* no session, nothing to send */
 
 /* For session.c. */
+
+/* A session as the link sees it: the first member of struct session, and what h2 knows as the owner of the stream. */
+struct rider {
+	struct list node;                    /* of the link's riders, or of its tail */
+	struct list ready_node, credit_node; /* of link_ready and link_credit, or in none */
+	uint64_t barrier;                    /* in the tail: what it waits for */
+	const struct rider_events *ev;
+};
+
+/* What its stream says, and what the link asks of it. */
+struct rider_events {
+	void (*answered)(struct rider *r, const struct h2_fields *f);
+	void (*data_came)(struct rider *r, const uint8_t *data, size_t len); /* data is good until deliver */
+	void (*fin_came)(struct rider *r);
+	void (*credited)(struct rider *r, uint32_t bytes);
+	void (*was_reset)(struct rider *r, uint32_t code);
+	void (*closed)(struct rider *r, uint32_t code);
+	size_t (*ready)(struct rider *r, size_t room, bool *fin);
+	void (*pull)(struct rider *r, uint8_t *dst, size_t len, bool fin);
+	void (*deliver)(struct rider *r);      /* all input of the turn is in: calls the owner, keeps what it did not take */
+	void (*flush_credit)(struct rider *r); /* output is being made: says what was consumed */
+	void (*confirmed)(struct rider *r);    /* the barrier was answered */
+	void (*park)(struct rider *r, struct list *parked);
+	void (*stop)(struct rider *r, enum reason why);
+};
+
 struct h2 *link_h2(struct link *l);
 void link_touch(struct link *l);         /* output is due: this turn */
 void link_lazy(struct link *l);          /* output is due within 20 ms, or with the next that goes out anyway */
 uint64_t link_barrier(struct link *l);   /* number of the PING whose answer proves that everything sent until now has arrived */
-void link_join(struct link *l, struct list *node);       /* a session's node among those with a stream */
-void link_join_tail(struct link *l, struct list *node);  /* among those that wait for a barrier */
-void link_part(struct link *l, struct list *node);       /* out of either */
-void link_strand(struct link *l, struct session *s); /* calls on_strand */
+void link_join(struct link *l, struct rider *r);      /* among those with a stream */
+void link_join_tail(struct link *l, struct rider *r); /* among those that wait for a barrier */
+void link_part(struct link *l, struct rider *r);      /* out of either */
+void link_strand(struct link *l, struct rider *r);    /* calls on_strand */
+uint64_t link_input_number(void);                     /* of the thread's running or last link_input: places in its data are good that long */
 /* Refuses with what else f says; its status and reason are set here. */
 void link_refuse_with(struct link *l, int32_t stream, enum reason why, struct h2_fields *f);
 struct list *link_ready(struct link *l);  /* sessions with input of this turn */

@@ -76,8 +76,8 @@ void *session_owner(const struct session *s); /* NULL once released */
 /* This thread's session of that id (16 bytes), NULL: none. */
 struct session *session_find(const uint8_t id[16]);
 size_t session_count(void);
-/* Takes it off its link (agent only: because the hub asks for it on another one) or its parking list, for a move; on_leave is called; then, on the new thread, session_arrive (on_arrive is called), and
- * session_resume / session_resumed / session_park decide what becomes of it. */
+/* Takes it off its link (agent only: because the hub asks for it on another one) or its parking list, for a move; on_leave is called; then, on
+ * the new thread, session_arrive (on_arrive is called), and session_resume / session_resumed / session_park decide what becomes of it. */
 void session_leave(struct session *s);
 void session_arrive(struct session *s);
 /* Into a list of sessions without a link (struct session's first member is its list node); ends with RESUME_TIMEOUT by itself. */
@@ -100,22 +100,5 @@ uint32_t session_epoch(const struct session *s);
 void session_end_list(struct list *parked, enum reason why);
 void session_stop_all(enum reason why);
 void session_thread_fini(void); /* the thread ends: frees its tables */
-
-/* For link.c: what the stream of the session says. */
-void session_answered(struct session *s, const struct h2_fields *f);
-void session_data(struct session *s, const uint8_t *data, size_t len); /* data is good until session_deliver */
-void session_finned(struct session *s);
-void session_credited(struct session *s, uint32_t bytes);
-void session_was_reset(struct session *s, uint32_t code);
-void session_closed(struct session *s, uint32_t code);
-size_t session_ready(struct session *s, size_t room, bool *fin);
-void session_pull(struct session *s, uint8_t *dst, size_t len, bool fin);
-void session_deliver(struct session *s);      /* all input of the turn is in: calls the owner, keeps what it did not take */
-void session_input_over(void);                /* all sessions with input were delivered: its places are gone */
-void session_flush_credit(struct session *s); /* output is being made: says what was consumed */
-void session_confirmed(struct session *s);    /* the barrier was answered */
-uint64_t session_barrier(const struct session *s);
-struct session *session_of_ready(struct list *node);
-struct session *session_of_credit(struct list *node);
 
 #endif

@@ -135,10 +135,10 @@ static inline void side_goaway(void *owner, enum reason why)
 	me->goaway_why = why;
 }
 
-static inline void side_strand(void *owner, struct session *s)
+static inline void side_strand(void *owner, struct list *node)
 {
 	struct side *me = owner;
-	session_park(s, &me->parked);
+	session_park(session_of_node(node), &me->parked);
 }
 
 static inline void side_dead(void *owner, enum reason why)

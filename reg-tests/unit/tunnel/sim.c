@@ -467,12 +467,12 @@ static void on_dead(void *owner, enum reason why)
 	seen.dead++;
 }
 
-static void on_strand(void *owner, struct session *s)
+static void on_strand(void *owner, struct list *node)
 {
 	struct end *e = owner;
 	seen.strands++;
 	if (e->hub)
-		session_park(s, &sim.hub_parked);
+		session_park(session_of_node(node), &sim.hub_parked);
 }
 
 static void take_request(struct end *e, int32_t stream, const struct h2_fields *f);
