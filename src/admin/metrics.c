@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include "mctunnel/admin/metrics.h"
 
+#include "mctunnel/admin/vip.h"
 #include "mctunnel/base/bug.h"
 #include "mctunnel/base/clock.h"
 #include "mctunnel/base/list.h"
@@ -143,6 +144,9 @@ static void put_state(FILE *f)
 	labelled(f, "mctunnel_build_info", "version", MCTUNNEL_VERSION, 1);
 	gauge(f, "mctunnel_ready", "1 when new sessions are accepted, 0 when not", web.state->ready());
 	gauge(f, "mctunnel_agents", "Agents with at least one link that is up", (int64_t)registry_agents());
+	family(f, "mctunnel_vip_state", "gauge", "1 for the role that keepalived told last, 0 for the others");
+	for (int s = 0; s < VIP_COUNT; s++)
+		labelled(f, "mctunnel_vip_state", "state", vip_word((enum vip_state)s), vip_get() == (enum vip_state)s);
 	family(f, "mctunnel_worker_restarts_total", "counter", "Times the master had to start a worker again");
 	sample(f, "mctunnel_worker_restarts_total", (int64_t)web.state->restarts());
 }

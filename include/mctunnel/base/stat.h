@@ -22,8 +22,11 @@ enum stat_type { STAT_COUNTER, STAT_GAUGE };
 	X(LINK_HANDSHAKES_RESUMED, COUNTER, "mctunnel_link_handshakes_resumed_total", "of which resumed") \
 	X(LINK_REFUSED, COUNTER, "mctunnel_links_refused_total", "Links refused: identity, protocol, limits") \
 	X(LINK_BROKEN, COUNTER, "mctunnel_links_broken_total", "Links that ended without a goodbye")     \
+	X(HEALTH_CALLERS, GAUGE, "mctunnel_grpc_health_connections", "Connections that ask for health by gRPC") \
+	X(HEALTH_REFUSED, COUNTER, "mctunnel_grpc_health_refused_total", "of those: refused or cut off, too many or breaking the protocol") \
 	X(LOG_DROPPED, COUNTER, "mctunnel_log_dropped_total", "Log lines dropped because a target was slow") \
-	X(ACCEPT_PAUSED, COUNTER, "mctunnel_accept_paused_total", "Times accepting paused at a limit")   \
+	X(ACCEPT_PAUSED, COUNTER, "mctunnel_accept_paused_total", "Times accepting paused at a limit")           \
+	X(VIP_CHANGES, COUNTER, "mctunnel_vip_changes_total", "Times keepalived has told another role")   \
 	X(LUA_ERRORS, COUNTER, "mctunnel_lua_errors_total", "Errors of Lua scripts; the client was denied")
 
 enum stat_id {
