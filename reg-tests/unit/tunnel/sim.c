@@ -9,7 +9,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#define COUNT 12000
+#define COUNT 10000
 #define LARGE_EVERY 2000 /* seeds of which one is large */
 #define WIRES 4
 #define TRIES 4
