@@ -50,6 +50,11 @@ struct guest {
 	char addr[ADDR_TEXT];
 	char **refused;          /* owned: services that the tunnel does not allow */
 	size_t refused_n;
+	char *said;              /* owned: its last AGENT frame */
+	size_t said_len;
+	uint64_t judged;         /* the generation of the configuration that let it in */
+	bool unheard;            /* said has come since */
+	bool unwelcome;          /* no longer entitled: it carries what it has */
 };
 
 struct door { /* a listening socket */
@@ -71,6 +76,7 @@ struct hub {
 	uint32_t log_level;      /* of the bucket */
 	uint64_t log_ms, log_suppressed;
 	bool draining;
+	uint64_t generation;     /* of conf; the same on all threads */
 };
 
 static _Thread_local struct hub hub;
@@ -222,10 +228,8 @@ static void forget_refused(struct guest *g)
 	g->refused_n = 0;
 }
 
-static void refuse_service(struct guest *g, const char *service, const struct agent_hello *h)
+static void log_service_refused(const struct guest *g, const char *service, const struct agent_hello *h)
 {
-	g->refused = xrealloc(g->refused, (g->refused_n + 1) * sizeof *g->refused);
-	g->refused[g->refused_n++] = xstrdup(service);
 	if (may_log()) {
 		struct log_rec r;
 		log_begin(&r, LOG_WARNING, "service_refused");
@@ -239,7 +243,13 @@ static void refuse_service(struct guest *g, const char *service, const struct ag
 	}
 }
 
-static struct advert *make_advert(struct guest *g, const struct agent_hello *h, const struct conf_tunnel *t)
+static void note_refused(struct guest *g, const char *service)
+{
+	g->refused = xrealloc(g->refused, (g->refused_n + 1) * sizeof *g->refused);
+	g->refused[g->refused_n++] = xstrdup(service);
+}
+
+static struct advert *make_advert(struct guest *g, const struct agent_hello *h, const struct conf_tunnel *t, bool quietly)
 {
 	struct advert *a = advert_new();
 	str_copy(a->name, sizeof a->name, h->name);
@@ -251,10 +261,13 @@ static struct advert *make_advert(struct guest *g, const struct agent_hello *h, 
 	a->services = xcalloc(h->services_n + 1, sizeof *a->services);
 	forget_refused(g);
 	for (size_t i = 0; i < h->services_n; i++) {
-		if (allowed(t, h->services[i].name))
+		if (allowed(t, h->services[i].name)) {
 			a->services[a->services_n++] = h->services[i];
-		else
-			refuse_service(g, h->services[i].name, h);
+			continue;
+		}
+		note_refused(g, h->services[i].name);
+		if (!quietly)
+			log_service_refused(g, h->services[i].name, h);
 	}
 	return a;
 }
@@ -263,7 +276,7 @@ static void claim(struct guest *g);
 
 static void update(struct guest *g, const struct agent_hello *h, const struct conf_tunnel *t)
 {
-	struct advert *a = make_advert(g, h, t);
+	struct advert *a = make_advert(g, h, t, false);
 	if (strcmp(a->name, g->advert->name) != 0 || strcmp(a->tunnel, g->advert->tunnel) != 0 ||
 	    memcmp(a->instance, g->advert->instance, sizeof a->instance) != 0) {
 		advert_put(a);
@@ -280,6 +293,7 @@ static void greet(struct guest *g, const struct agent_hello *h)
 {
 	const struct conf_tunnel *t = find_tunnel(h->tunnel);
 	const char *why_not = objection(g, h, t);
+	g->judged = hub.generation;
 	if (why_not) {
 		char text[160];
 		struct strbuf b;
@@ -292,24 +306,101 @@ static void greet(struct guest *g, const struct agent_hello *h)
 		update(g, h, t);
 		return;
 	}
-	g->advert = make_advert(g, h, t);
+	g->advert = make_advert(g, h, t, false);
 	g->state = GUEST_CLAIMING;
 	g->began_ms = clock_ms();
 	claim(g);
 }
 
-static void on_hello(void *owner, enum h2_frame type, const char *json, size_t len)
+static void remember(struct guest *g, const char *json, size_t len)
 {
-	struct guest *g = owner;
+	free(g->said);
+	g->said = xmalloc(len + 1);
+	memcpy(g->said, json, len);
+	g->said[len] = 0;
+	g->said_len = len;
+}
+
+static void hear(struct guest *g)
+{
 	struct agent_hello h;
 	char err[160];
-	if (type != H2_FRAME_AGENT || (g->state != GUEST_SILENT && g->state != GUEST_UP))
-		return;
-	if (hello_agent_parse(&h, json, len, err, sizeof err) != 0) {
+	g->unheard = false;
+	if (hello_agent_parse(&h, g->said, g->said_len, err, sizeof err) != 0) {
 		refuse(g, REASON_PROTOCOL, err, 0);
 		return;
 	}
 	greet(g, &h);
+	hello_agent_fini(&h);
+}
+
+static void on_hello(void *owner, enum h2_frame type, const char *json, size_t len)
+{
+	struct guest *g = owner;
+	if (type != H2_FRAME_AGENT || g->state < GUEST_SILENT || g->state > GUEST_UP || g->unwelcome)
+		return;
+	remember(g, json, len);
+	g->unheard = g->state == GUEST_CLAIMING;
+	if (!g->unheard)
+		hear(g);
+}
+
+/* ---- a new configuration ---- */
+
+/* No longer entitled: it takes no new sessions, those it has go on. The agent will come again, and be refused. */
+static void send_away(struct guest *g, const char *why_not)
+{
+	g->unwelcome = true;
+	log_guest(LOG_WARNING, "link_goaway", g, REASON_IDENTITY, why_not);
+	link_goaway(carrier_link(g->carrier), REASON_IDENTITY);
+	registry_retire(g->claim);
+}
+
+static bool same_services(const struct advert *a, const struct advert *b)
+{
+	if (a->services_n != b->services_n)
+		return false;
+	for (size_t i = 0; i < a->services_n; i++)
+		if (strcmp(a->services[i].name, b->services[i].name) != 0)
+			return false;
+	return true;
+}
+
+static void take_services(struct guest *g, struct advert *a)
+{
+	struct log_rec r;
+	advert_put(g->advert);
+	g->advert = a;
+	registry_update(g->claim, a);
+	send_hub_frame(g, REASON_COUNT, "", 0);
+	log_begin(&r, LOG_NOTICE, "services");
+	log_str(&r, "agent", a->name);
+	log_str(&r, "tunnel", a->tunnel);
+	log_str(&r, "addr", g->addr);
+	log_int(&r, "accepted", (int64_t)a->services_n);
+	log_int(&r, "refused", (int64_t)g->refused_n);
+	log_end(&r);
+}
+
+/* What it said last, under the rules of now. */
+static void judge_again(struct guest *g)
+{
+	struct agent_hello h;
+	char err[160];
+	if (g->unwelcome || hello_agent_parse(&h, g->said, g->said_len, err, sizeof err) != 0)
+		return;
+	const struct conf_tunnel *t = find_tunnel(h.tunnel);
+	const char *why_not = objection(g, &h, t);
+	g->judged = hub.generation;
+	if (why_not) {
+		send_away(g, why_not);
+	} else {
+		struct advert *a = make_advert(g, &h, t, true);
+		if (same_services(a, g->advert))
+			advert_put(a);
+		else
+			take_services(g, a);
+	}
 	hello_agent_fini(&h);
 }
 
@@ -329,6 +420,10 @@ static void join(struct guest *g)
 	registry_up(g->claim, l, g->advert);
 	if (hub.draining)
 		link_goaway(l, REASON_DRAINING);
+	if (g->judged != hub.generation)
+		judge_again(g);
+	if (g->unheard && !g->unwelcome)
+		hear(g);
 }
 
 struct move_msg {
@@ -451,6 +546,7 @@ static void guest_free(struct guest *g)
 	}
 	advert_put(g->advert);
 	forget_refused(g);
+	free(g->said);
 	mem_put(MEM_OTHER, g);
 }
 
@@ -561,32 +657,76 @@ static void on_resume(struct timer *t)
 	open_doors();
 }
 
-int hub_open(int fd, unsigned bind)
+static struct door *door_new(int fd, unsigned bind)
 {
 	struct door *d = xcalloc(1, sizeof *d);
 	BUG_ON(bind >= hub.conf->hub.bind_n);
 	d->fd = fd;
 	d->tls = hub.tls[bind];
 	d->paused = true;
-	list_init(&d->node);
+	d->watch.fd = -1;
+	list_add(&hub.doors, &d->node);
+	return d;
+}
+
+static void door_free(struct door *d)
+{
+	pause_door(d);
+	list_del(&d->node);
+	free(d);
+}
+
+int hub_open(int fd, unsigned bind)
+{
+	struct door *d = door_new(fd, bind);
 	if (loop_watch_listener(&d->watch, fd, on_door) != 0) {
-		free(d);
+		door_free(d);
 		return -1;
 	}
 	d->paused = false;
-	list_add(&hub.doors, &d->node);
 	return 0;
 }
 
 void hub_close_all(void)
 {
+	list_for_each_safe (n, &hub.doors)
+		door_free(container_of(n, struct door, node));
+	timer_stop(&hub.resume);
+}
+
+static void doors_renew(const int *fds)
+{
+	bool *kept = xcalloc(hub.conf->hub.bind_n, sizeof *kept);
 	list_for_each_safe (n, &hub.doors) {
 		struct door *d = container_of(n, struct door, node);
-		pause_door(d);
-		list_del(&d->node);
-		free(d);
+		size_t i = 0;
+		while (i < hub.conf->hub.bind_n && fds[i] != d->fd)
+			i++;
+		if (i == hub.conf->hub.bind_n) {
+			door_free(d);
+			continue;
+		}
+		kept[i] = true;
+		d->tls = hub.tls[i];
 	}
-	timer_stop(&hub.resume);
+	for (unsigned i = 0; i < hub.conf->hub.bind_n; i++)
+		if (!kept[i])
+			door_new(fds[i], i);
+	free(kept);
+	open_doors();
+}
+
+void hub_reload(struct conf *conf, struct tls *const *tls, const int *fds)
+{
+	hub.conf = conf;
+	hub.tls = tls;
+	hub.generation++;
+	doors_renew(fds);
+	list_for_each_safe (n, &hub.guests) {
+		struct guest *g = container_of(n, struct guest, node);
+		if (g->state == GUEST_UP)
+			judge_again(g);
+	}
 }
 
 void hub_drain(void)
