@@ -43,23 +43,38 @@ struct complaint {
 	unsigned count;     /* since then */
 };
 
+struct account { /* of a hub, by the address as written; the same on all threads */
+	struct list node;
+	unsigned refs;
+	unsigned first; /* thread of its slot 0; the next slots go to the next threads */
+	struct complaint complaints[COMPLAINTS];
+	char text[];
+};
+
 /* Of the process. */
 static struct {
 	pthread_mutex_t lock; /* for all but links */
 	unsigned users;
-	struct complaint (*complaints)[COMPLAINTS]; /* owned: for each hub */
+	struct list accounts; /* owned: of each hub, while some thread knows it */
+	unsigned first;       /* of the next account */
 	atomic_uint links;
 } all = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 struct hub {
-	const struct endpoint *endpoint; /* of the configuration */
-	size_t index;
+	struct list node;  /* in here.hubs, or in none: no longer in the configuration */
+	unsigned refs;     /* by here.hubs and by uplinks */
+	struct conf *conf; /* shared: the one it was last part of */
+	const struct endpoint *endpoint; /* of conf */
+	struct account *account;         /* shared */
 	char server_name[256];
 	struct tls_ticket *ticket; /* owned, or NULL */
+	struct list slots;         /* owned: this thread's */
 };
 
 struct slot {
+	struct list node;
 	struct hub *hub;
+	unsigned number;
 	struct uplink *up; /* NULL: waits for its timer */
 	struct timer retry;
 	uint32_t backoff; /* 0: the next retry is at once */
@@ -79,7 +94,8 @@ struct uplink {
 	struct list node;
 	uint64_t serial;
 	struct slot *slot; /* NULL: retiring */
-	struct hub *hub;
+	struct hub *hub;   /* shared */
+	struct conf *conf; /* shared: what it was dialled under */
 	enum uplink_state state;
 	struct dial *dial;       /* DIALLING */
 	struct conn *conn;       /* HANDSHAKING */
@@ -106,9 +122,7 @@ static _Thread_local struct {
 	struct conf *conf; /* shared */
 	struct tls *tls;   /* borrowed */
 	uint8_t instance[16];
-	struct hub *hubs;   /* owned */
-	struct slot *slots; /* owned */
-	size_t slots_n;
+	struct list hubs;  /* owned: those of the configuration */
 	struct list uplinks;
 	uint64_t serial; /* of the newest */
 	char *hello; /* owned: the AGENT frame */
@@ -127,9 +141,9 @@ static void log_link(struct log_rec *r, const struct uplink *u, enum log_level l
 	log_str(r, "addr", u->addr[0] ? u->addr : u->hub->endpoint->text);
 }
 
-static struct complaint *complaint_of(size_t hub, const char *text)
+static struct complaint *complaint_of(struct account *a, const char *text)
 {
-	struct complaint *c = all.complaints[hub], *oldest = c;
+	struct complaint *c = a->complaints, *oldest = c;
 
 	for (int i = 0; i < COMPLAINTS; i++) {
 		if (c[i].logged_ms && strcmp(c[i].text, text) == 0)
@@ -144,14 +158,14 @@ static struct complaint *complaint_of(size_t hub, const char *text)
 }
 
 /* How often since it was last said; 0: not to be said again yet. */
-static unsigned count_complaint(size_t hub, const char *text)
+static unsigned count_complaint(struct account *a, const char *text)
 {
 	uint64_t now = clock_ms();
 	struct complaint *c;
 	unsigned n;
 
 	pthread_mutex_lock(&all.lock);
-	c = complaint_of(hub, text);
+	c = complaint_of(a, text);
 	n = ++c->count;
 	if (c->logged_ms && now - c->logged_ms < COMPLAIN_MS) {
 		n = 0;
@@ -170,7 +184,7 @@ static void log_trouble(const struct uplink *u, const char *event, const char *r
 	unsigned n;
 
 	str_copy(what, sizeof(what), text);
-	n = count_complaint(u->hub->index, what);
+	n = count_complaint(u->hub->account, what);
 	if (!log_wants(n ? LOG_WARNING : LOG_DEBUG))
 		return;
 	log_link(&r, u, n ? LOG_WARNING : LOG_DEBUG, event);
@@ -214,6 +228,65 @@ static void log_retire(const struct uplink *u, enum reason why)
 	log_str(&r, "reason", reason_word(why));
 	log_int(&r, "sessions", (int64_t)link_sessions(carrier_link(u->carrier)));
 	log_end(&r);
+}
+
+/* Hubs. */
+
+static struct account *account_of(const char *text)
+{
+	list_for_each(n, &all.accounts) {
+		struct account *a = container_of(n, struct account, node);
+
+		if (strcmp(a->text, text) == 0)
+			return a;
+	}
+	return NULL;
+}
+
+/* All threads ask for new ones in the order of the configuration, so that the first to ask decides for all. */
+static struct account *account_get(const char *text, unsigned links)
+{
+	size_t size = strlen(text) + 1;
+	struct account *a;
+
+	pthread_mutex_lock(&all.lock);
+	a = account_of(text);
+	if (!a) {
+		a = xcalloc(1, sizeof(*a) + size);
+		memcpy(a->text, text, size);
+		a->first = all.first % (unsigned)thread_count();
+		all.first += links;
+		list_add(&all.accounts, &a->node);
+	}
+	a->refs++;
+	pthread_mutex_unlock(&all.lock);
+	return a;
+}
+
+static void account_put(struct account *a)
+{
+	pthread_mutex_lock(&all.lock);
+	if (--a->refs == 0) {
+		list_del(&a->node);
+		free(a);
+	}
+	pthread_mutex_unlock(&all.lock);
+}
+
+static struct hub *hub_get(struct hub *h)
+{
+	h->refs++;
+	return h;
+}
+
+static void hub_put(struct hub *h)
+{
+	if (--h->refs > 0)
+		return;
+	tls_ticket_free(h->ticket);
+	account_put(h->account);
+	conf_put(h->conf);
+	free(h);
 }
 
 /* The end of an uplink. */
@@ -273,6 +346,8 @@ static void uplink_free(struct uplink *u, enum reason why)
 	if (u->carrier)
 		carrier_down(u, why);
 	advert_put(u->advert);
+	hub_put(u->hub);
+	conf_put(u->conf);
 	list_del(&u->node);
 	mem_put(MEM_OTHER, u);
 }
@@ -360,6 +435,17 @@ static void on_down(void *owner, enum reason why, const char *text)
 	uplink_lost(owner, why, text && text[0] ? text : reason_text(why));
 }
 
+/* It carries what it has and takes nothing new. */
+static void uplink_retire(struct uplink *u, enum reason why, uint64_t until_ms)
+{
+	log_retire(u, why);
+	registry_retire(u->id);
+	u->state = RETIRING;
+	u->slot = NULL;
+	u->retire_ms = until_ms;
+	timer_start(&u->deadline, RETIRE_POLL_MS);
+}
+
 static void on_goaway(void *owner, enum reason why)
 {
 	struct uplink *u = owner;
@@ -367,12 +453,8 @@ static void on_goaway(void *owner, enum reason why)
 
 	if (u->state != UP)
 		return; /* its end follows */
-	log_retire(u, why);
-	registry_retire(u->id);
-	u->state = RETIRING;
-	u->slot = NULL;
-	u->retire_ms = clock_ms() + here.conf->global.hard_stop_after;
-	timer_start(&u->deadline, RETIRE_POLL_MS);
+	/* a hub that drains will end; one that has no place for us any more leaves us the sessions */
+	uplink_retire(u, why, why == REASON_IDENTITY ? UINT64_MAX : clock_ms() + here.conf->global.hard_stop_after);
 	forgive(s, u);
 	slot_again(s, 0);
 }
@@ -429,6 +511,12 @@ static void on_verdict(void *arg, const struct registry_verdict *v)
 	answer_pending(u);
 }
 
+static void log_refused(const struct hub_hello *h)
+{
+	for (size_t i = 0; i < h->refused_n; i++)
+		log_warning("hub %s does not allow the service %s", h->name, h->refused[i]);
+}
+
 static void welcome(struct uplink *u, const struct hub_hello *h)
 {
 	struct link *l = carrier_link(u->carrier);
@@ -438,8 +526,7 @@ static void welcome(struct uplink *u, const struct hub_hello *h)
 	str_copy(u->advert->addr, sizeof(u->advert->addr), u->addr);
 	str_copy(u->advert->version, sizeof(u->advert->version), h->version);
 	memcpy(u->advert->instance, h->instance, sizeof(u->advert->instance));
-	for (size_t i = 0; i < h->refused_n; i++)
-		log_warning("hub %s does not allow the service %s", h->name, h->refused[i]);
+	log_refused(h);
 	link_set_peer(l, h->instance); /* for sessions that come before the registry's answer */
 	link_heartbeat(l, h->heartbeat_interval_ms, h->heartbeat_timeout_ms);
 	sock_user_timeout(conn_fd(carrier_conn(u->carrier)), h->heartbeat_timeout_ms);
@@ -464,13 +551,17 @@ static void on_hello(void *owner, enum h2_frame type, const char *json, size_t l
 	struct hub_hello h;
 	char err[128];
 
-	if (u->state != GREETING || type != H2_FRAME_HUB)
+	if ((u->state != GREETING && u->state != UP) || type != H2_FRAME_HUB)
 		return;
 	if (hello_hub_parse(&h, json, len, err, sizeof(err)) < 0) {
-		uplink_leave(u, REASON_PROTOCOL, err);
+		if (u->state == GREETING)
+			uplink_leave(u, REASON_PROTOCOL, err);
 		return;
 	}
-	answered(u, &h);
+	if (u->state == GREETING)
+		answered(u, &h);
+	else
+		log_refused(&h); /* our services or its rules have changed */
 	hello_hub_fini(&h);
 }
 
@@ -546,7 +637,7 @@ static void on_dialled(void *arg, struct dial_result *r)
 
 static bool dial_hub(struct uplink *u)
 {
-	const struct conf_agent *a = &here.conf->agent;
+	const struct conf_agent *a = &u->conf->agent; /* lent to the dial */
 	struct dial_options o = { .timeout_ms = DIAL_MS, .second_attempt = true };
 
 	if (a->proxy.text) {
@@ -564,7 +655,8 @@ static struct uplink *uplink_new(struct slot *s)
 	if (!u)
 		return NULL;
 	u->slot = s;
-	u->hub = s->hub;
+	u->hub = hub_get(s->hub);
+	u->conf = conf_get(here.conf);
 	u->started_ms = clock_ms();
 	timer_init(&u->deadline, on_deadline);
 	list_init(&u->pending);
@@ -614,64 +706,210 @@ static void build_hello(void)
 		die("out of memory");
 }
 
-static void hub_init(struct hub *h, size_t index)
+/* Tickets go: what comes next shall be judged by the certificates of now. */
+static void hub_set(struct hub *h, const struct endpoint *e)
 {
 	const struct conf_agent *a = &here.conf->agent;
+	struct conf *old = h->conf;
 
-	h->endpoint = &a->hubs[index];
-	h->index = index;
+	h->conf = conf_get(here.conf);
+	conf_put(old);
+	h->endpoint = e;
+	tls_ticket_free(h->ticket);
+	h->ticket = NULL;
 	if (a->server_name)
 		str_copy(h->server_name, sizeof(h->server_name), a->server_name);
-	else if (h->endpoint->host)
-		str_copy(h->server_name, sizeof(h->server_name), h->endpoint->host);
+	else if (e->host)
+		str_copy(h->server_name, sizeof(h->server_name), e->host);
 	else
-		addr_host_text(&h->endpoint->addr, h->server_name, sizeof(h->server_name));
+		addr_host_text(&e->addr, h->server_name, sizeof(h->server_name));
 }
 
-static void slot_init(struct slot *s, struct hub *h)
+static struct hub *hub_new(const struct endpoint *e)
 {
+	struct hub *h = xcalloc(1, sizeof(*h));
+
+	h->refs = 1;
+	h->account = account_get(e->text, here.conf->agent.links);
+	list_init(&h->slots);
+	list_add(&here.hubs, &h->node);
+	return h;
+}
+
+static void slot_new(struct hub *h, unsigned number)
+{
+	struct slot *s = xcalloc(1, sizeof(*s));
+
 	s->hub = h;
+	s->number = number;
 	timer_init(&s->retry, on_retry);
 	timer_start(&s->retry, 0);
+	list_add(&h->slots, &s->node);
 }
 
-static void all_enter(size_t hubs)
+static bool has_slot(const struct hub *h, unsigned number)
+{
+	list_for_each(n, &h->slots) {
+		if (container_of(n, struct slot, node)->number == number)
+			return true;
+	}
+	return false;
+}
+
+static void slot_free(struct slot *s)
+{
+	timer_stop(&s->retry);
+	list_del(&s->node);
+	free(s);
+}
+
+/* The configuration has it no longer. Its sessions are not hurried. */
+static void slot_drop(struct slot *s)
+{
+	struct uplink *u = s->up;
+
+	if (u && u->state == UP) {
+		link_goaway(carrier_link(u->carrier), REASON_DRAINING);
+		uplink_retire(u, REASON_DRAINING, UINT64_MAX);
+	} else if (u) {
+		uplink_free(u, REASON_DRAINING);
+	}
+	slot_free(s);
+}
+
+/* As many slots as this thread shall have. */
+static void hub_fill(struct hub *h)
+{
+	unsigned links = here.conf->agent.links, threads = (unsigned)thread_count();
+
+	list_for_each_safe(n, &h->slots) {
+		struct slot *s = container_of(n, struct slot, node);
+
+		if (s->number >= links)
+			slot_drop(s);
+	}
+	for (unsigned i = 0; i < links; i++) {
+		if ((h->account->first + i) % threads == (unsigned)thread_self() && !has_slot(h, i))
+			slot_new(h, i);
+	}
+}
+
+static void hub_drop(struct hub *h)
+{
+	list_for_each_safe(n, &h->slots)
+		slot_drop(container_of(n, struct slot, node));
+	list_del(&h->node);
+	hub_put(h);
+}
+
+static struct hub *hub_by_text(struct list *hubs, const char *text)
+{
+	list_for_each(n, hubs) {
+		struct hub *h = container_of(n, struct hub, node);
+
+		if (strcmp(h->account->text, text) == 0)
+			return h;
+	}
+	return NULL;
+}
+
+/* From the hubs there are to those of here.conf. */
+static void hubs_renew(void)
+{
+	const struct conf_agent *a = &here.conf->agent;
+	struct list olds;
+
+	list_init(&olds);
+	list_splice(&olds, &here.hubs);
+	for (size_t i = 0; i < a->hubs_n; i++) {
+		struct hub *h = hub_by_text(&olds, a->hubs[i].text);
+
+		if (h) {
+			list_del(&h->node);
+			list_add(&here.hubs, &h->node);
+		} else {
+			h = hub_new(&a->hubs[i]);
+		}
+		hub_set(h, &a->hubs[i]);
+		hub_fill(h);
+	}
+	while (!list_empty(&olds))
+		hub_drop(list_first(&olds, struct hub, node));
+}
+
+static void all_enter(void)
 {
 	pthread_mutex_lock(&all.lock);
-	if (all.users++ == 0)
-		all.complaints = xcalloc(hubs, sizeof(*all.complaints));
+	if (all.users++ == 0) {
+		list_init(&all.accounts);
+		all.first = 0;
+	}
 	pthread_mutex_unlock(&all.lock);
 }
 
 static void all_leave(void)
 {
 	pthread_mutex_lock(&all.lock);
-	if (--all.users == 0) {
-		free(all.complaints);
-		all.complaints = NULL;
-	}
+	all.users--;
 	pthread_mutex_unlock(&all.lock);
 }
 
 void dialer_init(struct conf *conf, struct tls *tls, const uint8_t instance[16])
 {
-	const struct conf_agent *a = &conf->agent;
-	size_t total = a->hubs_n * a->links;
-
-	all_enter(a->hubs_n);
+	all_enter();
 	here.conf = conf_get(conf);
 	here.tls = tls;
 	here.draining = false;
 	memcpy(here.instance, instance, sizeof(here.instance));
 	list_init(&here.uplinks);
+	list_init(&here.hubs);
 	build_hello();
-	here.hubs = xcalloc(a->hubs_n, sizeof(*here.hubs));
-	for (size_t i = 0; i < a->hubs_n; i++)
-		hub_init(&here.hubs[i], i);
-	here.slots = xcalloc(total, sizeof(*here.slots));
-	for (size_t i = 0; i < total; i++) {
-		if (i % (size_t)thread_count() == (size_t)thread_self())
-			slot_init(&here.slots[here.slots_n++], &here.hubs[i / a->links]);
+	hubs_renew();
+}
+
+/* Whoever waits for its next try does it at once: the reload may be the cure. */
+static void retry_all(void)
+{
+	list_for_each(n, &here.hubs) {
+		list_for_each(m, &container_of(n, struct hub, node)->slots) {
+			struct slot *s = container_of(m, struct slot, node);
+
+			if (s->up)
+				continue;
+			s->backoff = 0;
+			timer_start(&s->retry, rnd_below(JITTER_MS + 1));
+		}
+	}
+}
+
+static void tell_all(void)
+{
+	list_for_each(n, &here.uplinks) {
+		struct uplink *u = container_of(n, struct uplink, node);
+
+		if (u->carrier && u->state != LEAVING)
+			link_hello(carrier_link(u->carrier), H2_FRAME_AGENT, here.hello, here.hello_len);
+	}
+}
+
+void dialer_reload(struct conf *conf, struct tls *tls)
+{
+	struct conf *old = here.conf;
+
+	here.conf = conf_get(conf);
+	here.tls = tls;
+	build_hello();
+	hubs_renew();
+	conf_put(old);
+	tell_all();
+	retry_all();
+}
+
+static void stop_retrying(void)
+{
+	list_for_each(n, &here.hubs) {
+		list_for_each(m, &container_of(n, struct hub, node)->slots)
+			timer_stop(&container_of(m, struct slot, node)->retry);
 	}
 }
 
@@ -679,8 +917,7 @@ void dialer_drain(void)
 {
 	here.draining = true;
 	build_hello();
-	for (size_t i = 0; i < here.slots_n; i++)
-		timer_stop(&here.slots[i].retry);
+	stop_retrying();
 	list_for_each_safe(n, &here.uplinks) {
 		struct uplink *u = container_of(n, struct uplink, node);
 
@@ -708,8 +945,7 @@ static void uplink_stop(struct uplink *u)
 void dialer_stop(void)
 {
 	here.draining = true;
-	for (size_t i = 0; i < here.slots_n; i++)
-		timer_stop(&here.slots[i].retry);
+	stop_retrying();
 	while (!list_empty(&here.uplinks))
 		uplink_stop(list_first(&here.uplinks, struct uplink, node));
 }
@@ -717,10 +953,8 @@ void dialer_stop(void)
 void dialer_fini(void)
 {
 	dialer_stop();
-	for (size_t i = 0; i < here.conf->agent.hubs_n; i++)
-		tls_ticket_free(here.hubs[i].ticket);
-	free(here.hubs);
-	free(here.slots);
+	while (!list_empty(&here.hubs))
+		hub_drop(list_first(&here.hubs, struct hub, node));
 	free(here.hello);
 	conf_put(here.conf);
 	memset(&here, 0, sizeof(here));
