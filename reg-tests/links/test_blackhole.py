@@ -44,7 +44,7 @@ def break_and_mend(run, break_it, mend):
     equal((ours, received), (sent, theirs), "transfer")
     chatter.stop()
     hub.nothing_left()
-    equal({r["reason"] for r in hub.log("session")}, {"done"}, "reasons of the ends")
+    equal({r["reason"] for r in hub.wait_log("session", count=2)}, {"done"}, "reasons of the ends")
     check([r for x in (hub, agent) for r in x.log("link_down", reason="link_dead")], "no link was found dead")
 
 

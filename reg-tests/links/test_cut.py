@@ -79,7 +79,7 @@ def transfer_under(p, up, down, harm):
     equal(p.hub.metric("mctunnel_sessions_lost_total"), 0, "sessions lost")
     resumed = p.hub.metric("mctunnel_sessions_resumed_total")
     check(resumed >= CUTS, "only %d resumptions" % resumed)
-    ends = [r["reason"] for r in p.hub.log("session")]
+    ends = [r["reason"] for r in p.hub.wait_log("session", count=2)]
     equal(set(ends), {"done"}, "reasons of the ends")
     say("%d resumptions, %d links up again" % (resumed, p.hub.metric("mctunnel_links")))
 
