@@ -1,6 +1,7 @@
 /* mctunnel: hub and agent for tunnels to sites behind NAT.
  * The program's table of contents: read the command line, read and check the configuration, hand it to the master,
  * which starts the worker, where hub and agent live (src/main/master.c, src/main/worker.c). */
+#include "mctunnel/admin/commands.h"
 #include "mctunnel/base/bug.h"
 #include "mctunnel/conf/conf.h"
 #include "mctunnel/main/master.h"
@@ -58,6 +59,10 @@ int main(int argc, char **argv)
 		options_print_version(o.version > 1);
 	else if (o.reference)
 		conf_print_reference();
+	else if (o.manual)
+		commands_print_manual(stdout);
+	else if (o.completion)
+		commands_print_completion(stdout);
 	else
 		rc = run(&o);
 	options_fini(&o);

@@ -300,6 +300,10 @@ static void read_control(struct master *m)
 			on_ready(m);
 		else if (said[i] == 'D')
 			on_draining(m);
+		else if (said[i] == 'S')
+			stop_softly(m);
+		else if (said[i] == 'T')
+			stop_at_once(m, 0);
 	}
 }
 

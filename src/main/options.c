@@ -26,6 +26,8 @@ enum option_id {
 	OPT_VERSION,
 	OPT_BUILD,
 	OPT_REFERENCE,
+	OPT_MANUAL,
+	OPT_COMPLETION,
 	OPT_HELP,
 };
 
@@ -43,6 +45,8 @@ static const struct {
 	{ OPT_VERSION, "-v", NULL, "version" },
 	{ OPT_BUILD, "-vv", NULL, "version, build options, libraries" },
 	{ OPT_REFERENCE, "-dK", NULL, "all keys of the configuration, with their meaning" },
+	{ OPT_MANUAL, "-dM", NULL, "all commands of the admin socket, with their meaning" },
+	{ OPT_COMPLETION, "-dB", NULL, "bash completion for mctunnelctl" },
 	{ OPT_HELP, "-h", NULL, "this help" },
 };
 #define ROWS (sizeof(rows) / sizeof(rows[0]))
@@ -100,6 +104,8 @@ static void apply(struct options *o, enum option_id id, const char *arg)
 	case OPT_VERSION: o->version = 1; break;
 	case OPT_BUILD: o->version = 2; break;
 	case OPT_REFERENCE: o->reference = true; break;
+	case OPT_MANUAL: o->manual = true; break;
+	case OPT_COMPLETION: o->completion = true; break;
 	case OPT_HELP: o->help = true; break;
 	}
 }
@@ -140,7 +146,7 @@ int options_parse(struct options *o, int argc, char **argv)
 	}
 	if (parse_words(o, argc, argv) < 0)
 		return -1;
-	if (o->help || o->version || o->reference || o->paths_n > 0)
+	if (o->help || o->version || o->reference || o->manual || o->completion || o->paths_n > 0)
 		return 0;
 	return refuse("no configuration file was given; it takes", "-f FILE");
 }

@@ -2,11 +2,15 @@
  * forwarding process; what the parts do is theirs. Owns the TLS contexts and this process's copies of the listening sockets. */
 #include "mctunnel/main/worker.h"
 
+#include "mctunnel/admin/answer.h"
 #include "mctunnel/admin/metrics.h"
+#include "mctunnel/admin/socket.h"
+#include "mctunnel/admin/vip.h"
 #include "mctunnel/base/bug.h"
 #include "mctunnel/base/clock.h"
 #include "mctunnel/base/log.h"
 #include "mctunnel/base/mem.h"
+#include "mctunnel/base/ring.h"
 #include "mctunnel/base/rnd.h"
 #include "mctunnel/base/timer.h"
 #include "mctunnel/conf/conf.h"
@@ -111,8 +115,10 @@ static void stop_here(void)
 	}
 	registry_stop();
 	session_stop_all(REASON_STOPPED);
-	if (thread_self() == 0)
+	if (thread_self() == 0) {
 		metrics_close();
+		admin_close();
+	}
 }
 
 static void stop(int exit_code)
@@ -153,7 +159,7 @@ static void drain_here(void)
 static void close_sockets(void)
 {
 	for (size_t i = 0; i < me.args->sockets_n; i++)
-		if (strcmp(me.args->sockets[i].name, "metrics") != 0)
+		if (strcmp(me.args->sockets[i].name, "metrics") != 0 && strncmp(me.args->sockets[i].name, "admin.", 6) != 0)
 			close(me.args->sockets[i].fd);
 	timer_start(&me.drain, DRAIN_LOOK_MS);
 }
@@ -228,6 +234,31 @@ static uint64_t restarts(void)
 
 static const struct metrics_state metrics_state = {is_ready, restarts};
 
+static struct conf *conf_in_force(void)
+{
+	return me.conf;
+}
+
+static const char *phase_word(void)
+{
+	static const char *const words[] = { "starting", "serving", "draining", "stopping" };
+
+	return words[me.phase];
+}
+
+/* An operator asks. The master would start another worker if it did not know. */
+static void stop_program(bool softly)
+{
+	if (me.args->control >= 0)
+		tell_master(softly ? 'S' : 'T');
+	else if (softly)
+		drain("soft stop");
+	else
+		stop(0);
+}
+
+static const struct admin_state admin_state = {conf_in_force, phase_word, restarts, stop_program};
+
 static void serving(void)
 {
 	if (me.phase != STARTING)
@@ -257,7 +288,7 @@ static int open_socket(const struct worker_socket *s)
 	if (strncmp(s->name, "hub.", 4) == 0)
 		return hub_open(s->fd, (unsigned)strtoul(s->name + 4, NULL, 10));
 	if (strncmp(s->name, "admin.", 6) == 0)
-		return 0;
+		return thread_self() == 0 ? admin_open(&me.conf->global.admin[strtoul(s->name + 6, NULL, 10)], s->fd) : 0;
 	return thread_self() == 0 ? metrics_open(s->fd) : 0;
 }
 
@@ -392,6 +423,9 @@ int worker_run(const struct worker_args *args)
 	limit_memory();
 	make_tls();
 	metrics_init(&metrics_state);
+	admin_init(&admin_state);
+	vip_init(&args->shared->vip);
+	ring_open();
 	if (privs_drop(err, sizeof err) != 0) {
 		log_alert("the worker cannot start: %s", err);
 		free_tls();
@@ -403,6 +437,7 @@ int worker_run(const struct worker_args *args)
 	free_tls();
 	log_notice("stopped");
 	log_stop();
+	ring_close();
 	return me.exit_code;
 }
 

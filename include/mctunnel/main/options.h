@@ -15,6 +15,8 @@ struct options {
 	bool debug;     /* -d */
 	bool help;      /* -h */
 	bool reference; /* -dK */
+	bool manual;    /* -dM */
+	bool completion; /* -dB */
 	int version;    /* 1: -v, 2: -vv */
 	struct master_options master;
 };

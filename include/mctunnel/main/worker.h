@@ -18,6 +18,7 @@ struct worker_shared {
 	volatile uint64_t heartbeat[64]; /* each thread's last turn, CLOCK_MONOTONIC ms; 0: not running yet */
 	volatile uint32_t restarts;      /* by the master */
 	volatile uint32_t draining;      /* by the worker */
+	volatile uint32_t vip;           /* by the worker: enum vip_state; kept for the next one */
 	uint8_t ticket_key[80];          /* TLS tickets stay good across restarts of the worker */
 };
 
@@ -27,7 +28,8 @@ struct worker_args {
 	size_t sockets_n;
 	struct worker_shared *shared;         /* never NULL: private memory when there is no master */
 	int control;                          /* Unix socket to the master, -1: none. Worker writes one byte 'R' when ready to serve,
-						 * 'D' when it begins to drain. Master writes 'S' for soft stop, 'T' for stop at once. EOF: the master died:
+						 * 'D' when it begins to drain, 'S' or 'T' when an operator asks it for the program's end.
+						 * Master writes 'S' for soft stop, 'T' for stop at once. EOF: the master died:
 						 * close listening sockets, drain, exit. */
 };
 
