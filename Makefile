@@ -10,6 +10,9 @@ DESTDIR ?=
 SBINDIR ?= $(PREFIX)/sbin
 MANDIR ?= $(PREFIX)/share/man
 DOCDIR ?= $(PREFIX)/share/doc/mctunnel
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
+TMPFILESDIR ?= $(PREFIX)/lib/tmpfiles.d
 CC ?= cc
 PKG_CONFIG ?= pkg-config
 FLAVOUR ?= release
@@ -146,10 +149,17 @@ install: all ## install below DESTDIR and PREFIX; an existing configuration is k
 	install -m 644 README.md NEWS LICENSE $(wildcard doc/*.txt doc/*.md) $(DESTDIR)$(DOCDIR)
 	test -e $(DESTDIR)$(SYSCONFDIR)/mctunnel/mctunnel.cfg || \
 		install -m 644 etc/mctunnel.cfg $(DESTDIR)$(SYSCONFDIR)/mctunnel/mctunnel.cfg
+	install -d $(DESTDIR)$(UNITDIR) $(DESTDIR)$(SYSUSERSDIR) $(DESTDIR)$(TMPFILESDIR)
+	sed 's|/usr/sbin/|$(SBINDIR)/|; s|/etc/mctunnel/|$(SYSCONFDIR)/mctunnel/|' etc/systemd/mctunnel.service \
+		>$(DESTDIR)$(UNITDIR)/mctunnel.service
+	chmod 644 $(DESTDIR)$(UNITDIR)/mctunnel.service
+	install -m 644 etc/systemd/sysusers.conf $(DESTDIR)$(SYSUSERSDIR)/mctunnel.conf
+	install -m 644 etc/systemd/tmpfiles.conf $(DESTDIR)$(TMPFILESDIR)/mctunnel.conf
 
 uninstall: ## remove what install put there; the configuration stays
 	rm -f $(DESTDIR)$(SBINDIR)/mctunnel $(DESTDIR)$(SBINDIR)/mctunnel-pki
 	rm -f $(DESTDIR)$(MANDIR)/man8/mctunnel.8 $(DESTDIR)$(MANDIR)/man8/mctunnel-pki.8
+	rm -f $(DESTDIR)$(UNITDIR)/mctunnel.service $(DESTDIR)$(SYSUSERSDIR)/mctunnel.conf $(DESTDIR)$(TMPFILESDIR)/mctunnel.conf
 	rm -rf $(DESTDIR)$(DOCDIR)
 
 dist: ## pack the committed tree as mctunnel-VERSION.tar.gz

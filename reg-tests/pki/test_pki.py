@@ -1,5 +1,6 @@
 """mctunnel-pki: what it issues is what hub and agent need, keys are private and never overwritten."""
 import os
+import pwd
 import re
 import shutil
 import stat
@@ -134,6 +135,15 @@ class Pki(unittest.TestCase):
         half_an_hour_ago = subprocess.run(["date", "-d", "-30 min", "+%s"], capture_output=True, text=True).stdout.strip()
         r = self.verify("edge-1", "sslclient", "-attime", half_an_hour_ago)
         self.assertNotIn("error 9 at 0 depth", r.stdout + r.stderr)
+
+    def test_keys_for_the_service(self):
+        if os.geteuid() != 0:
+            self.skipTest("only root gives files away")
+        self.good("agent", "edge-1", MCTUNNEL_PKI_OWNER="daemon")
+        self.good("hub", "hub", MCTUNNEL_PKI_OWNER="nobody-of-that-name")
+        owners = [os.stat(self.path(f)).st_uid for f in ("edge-1.key", "hub.key", "ca.key")]
+        self.assertEqual(owners, [pwd.getpwnam("daemon").pw_uid, 0, 0])
+        self.assertEqual(stat.S_IMODE(os.stat(self.path("edge-1.key")).st_mode), 0o600)
 
     def test_mistakes(self):
         self.bad("is no good name", "agent", "two words")
