@@ -532,6 +532,7 @@ static void test_bytes_lost_with_a_link_come_again(void **state)
 	settle_pair(&hub, &agent);
 	assert_int_equal(target.got, 10000);
 	assert_int_equal(client.got, 7000);
+	assert_false(timer_running(&client.s->timer) || timer_running(&target.s->timer));
 	assert_int_equal(client.opens, 1);
 	finish();
 }

@@ -72,6 +72,7 @@ struct party { /* the owner of a session, as edge/pump is one */
 	struct session *s;   /* borrowed; NULL when it is over */
 	uint8_t id[16];      /* of the session, as it is now */
 	bool hub, open, fin, away;
+	bool full, dry;      /* was told that there is no room, nothing to read: does not ask again before it is called */
 	uint64_t made, total, eaten;
 	uint64_t open_us;    /* agent: when its target answers */
 	enum reason refuse;  /* agent: how it answers instead; DONE: not at all */
@@ -247,10 +248,11 @@ static void feed(struct party *p)
 {
 	struct iovec iov[3];
 	uint64_t key = key_of(p->f, p->hub);
-	if (!p->s || p->fin || p->away || (!p->hub && !p->open))
+	if (!p->s || p->fin || p->away || p->full || (!p->hub && !p->open))
 		return;
 	for (int i = 0; i < 64 && p->made < p->total; i++) {
 		int n = session_reserve(p->s, iov, 1 + (int)below(3));
+		p->full = n == 0;
 		if (n == 0)
 			return;
 		uint64_t left = p->total - p->made;
@@ -294,9 +296,10 @@ static void eat(struct party *p)
 	struct iovec iov[4];
 	if (!p->s || p->away || (!p->hub && !p->open) || p->stall)
 		return;
-	for (int i = 0; i < 64; i++) {
+	for (int i = 0; i < 64 && !p->dry; i++) {
 		int n = session_peek(p->s, iov, 1 + (int)below(4));
 		size_t k = amount(iov_sum(iov, n));
+		p->dry = n == 0;
 		if (n == 0)
 			break;
 		check_pattern(p, key_of(p->f, !p->hub), p->eaten, iov, k);
@@ -342,6 +345,7 @@ static void on_open(void *owner, const char *target)
 static void on_readable(void *owner)
 {
 	struct party *p = owner;
+	p->dry = false;
 	if (!one_in(4))
 		eat(p);
 	maybe_give_up(p, 500);
@@ -350,6 +354,7 @@ static void on_readable(void *owner)
 static void on_writable(void *owner)
 {
 	struct party *p = owner;
+	p->full = false;
 	if (!one_in(4))
 		feed(p);
 	maybe_give_up(p, 500);
