@@ -680,8 +680,9 @@ void session_resumed(struct session *s, struct link *l, int32_t stream, const st
 	BUG_ON(!s->agent_side || s->dead);
 	if (!link_stream_open(l, stream))
 		return;
+	bool given_up = s->out.confirmed; /* the hub may have come too late, and what it lacks is gone */
 	if (f->epoch <= s->epoch || (!s->aborted && rewind_to(s, f) != 0)) {
-		link_refuse(l, stream, REASON_PROTOCOL);
+		link_refuse(l, stream, given_up ? REASON_LOST : REASON_PROTOCOL);
 		return; /* as before: a later request may be right */
 	}
 	s->epoch = f->epoch;
