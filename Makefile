@@ -8,6 +8,8 @@ PREFIX ?= /usr
 SYSCONFDIR ?= /etc
 DESTDIR ?=
 SBINDIR ?= $(PREFIX)/sbin
+BINDIR ?= $(PREFIX)/bin
+COMPLETIONDIR ?= $(PREFIX)/share/bash-completion/completions
 MANDIR ?= $(PREFIX)/share/man
 DOCDIR ?= $(PREFIX)/share/doc/mctunnel
 UNITDIR ?= $(PREFIX)/lib/systemd/system
@@ -60,7 +62,7 @@ TOOL_SRC := $(sort $(wildcard reg-tests/tools/*.c))
 TOOL_BIN := $(TOOL_SRC:reg-tests/tools/%.c=$(BUILD)/tools/%)
 FUZZ_SECONDS ?= 60
 
-all: mctunnel ## build ./mctunnel (the default)
+all: mctunnel mctunnelctl ## build ./mctunnel and ./mctunnelctl (the default)
 
 mctunnel: $(BUILD)/mctunnel
 	@cp -f $< $@
@@ -68,11 +70,20 @@ mctunnel: $(BUILD)/mctunnel
 $(BUILD)/mctunnel: $(BUILD)/main.o $(LIBRARY)
 	$(CC) $(ALL_LDFLAGS) -o $@ $< $(LIBRARY) $(LIBS)
 
+mctunnelctl: $(BUILD)/mctunnelctl
+	@cp -f $< $@
+
+# Small on purpose: it loads no library but libc.
+$(BUILD)/mctunnelctl: $(BUILD)/ctl.o $(BUILD)/base/str.o $(BUILD)/base/bug.o
+	$(CC) $(ALL_LDFLAGS) -o $@ $^
+
 $(LIBRARY): $(LIB_OBJ)
 	@rm -f $@
 	ar rcs $@ $^
 
 $(BUILD)/main/options.o: ALL_CFLAGS += -DBUILT_WITH='"$(BUILT_WITH)"' -DBUILT_AS='"$(BUILT_AS)"'
+
+$(BUILD)/admin/status.o: src/admin/status.css src/admin/status.js
 
 $(BUILD)/%.o: src/%.c VERSION
 	@mkdir -p $(@D)
@@ -99,12 +110,12 @@ $(BUILD)/tools/%: reg-tests/tools/%.c $(LIBRARY)
 	@mkdir -p $(@D)
 	$(CC) $(TEST_CFLAGS) -o $@ $< $(TEST_LDFLAGS) $(LIBRARY) $(LIBS)
 
-program: $(BUILD)/mctunnel
+program: $(BUILD)/mctunnel $(BUILD)/mctunnelctl
 tool-binaries: $(TOOL_BIN)
 unit-binaries: $(UNIT_BIN)
 fuzz-binaries: $(FUZZ_BIN)
 replay-binaries: $(REPLAY_BIN)
-objects: $(LIB_OBJ) $(BUILD)/main.o
+objects: $(LIB_OBJ) $(BUILD)/main.o $(BUILD)/ctl.o
 
 test: ## everything: check, unit tests, fuzz corpora, reg-tests
 	scripts/run-tests
@@ -143,8 +154,12 @@ newcomer: ## try README's two commands on a bare Debian in a chroot (root, deboo
 	reg-tests/newcomer
 
 install: all ## install below DESTDIR and PREFIX; an existing configuration is kept
-	install -d $(DESTDIR)$(SBINDIR) $(DESTDIR)$(SYSCONFDIR)/mctunnel $(DESTDIR)$(MANDIR)/man8 $(DESTDIR)$(DOCDIR)
+	install -d $(DESTDIR)$(SBINDIR) $(DESTDIR)$(BINDIR) $(DESTDIR)$(SYSCONFDIR)/mctunnel $(DESTDIR)$(MANDIR)/man1 $(DESTDIR)$(MANDIR)/man8 $(DESTDIR)$(DOCDIR) \
+		$(DESTDIR)$(COMPLETIONDIR)
 	install -m 755 mctunnel scripts/mctunnel-pki $(DESTDIR)$(SBINDIR)
+	install -m 755 mctunnelctl $(DESTDIR)$(BINDIR)
+	install -m 644 etc/bash-completion/mctunnelctl $(DESTDIR)$(COMPLETIONDIR)
+	install -m 644 doc/mctunnelctl.1 $(DESTDIR)$(MANDIR)/man1
 	install -m 644 doc/mctunnel.8 doc/mctunnel-pki.8 $(DESTDIR)$(MANDIR)/man8
 	install -m 644 README.md NEWS LICENSE $(wildcard doc/*.txt doc/*.md) $(DESTDIR)$(DOCDIR)
 	test -e $(DESTDIR)$(SYSCONFDIR)/mctunnel/mctunnel.cfg || \
@@ -157,7 +172,8 @@ install: all ## install below DESTDIR and PREFIX; an existing configuration is k
 	install -m 644 etc/systemd/tmpfiles.conf $(DESTDIR)$(TMPFILESDIR)/mctunnel.conf
 
 uninstall: ## remove what install put there; the configuration stays
-	rm -f $(DESTDIR)$(SBINDIR)/mctunnel $(DESTDIR)$(SBINDIR)/mctunnel-pki
+	rm -f $(DESTDIR)$(SBINDIR)/mctunnel $(DESTDIR)$(SBINDIR)/mctunnel-pki $(DESTDIR)$(BINDIR)/mctunnelctl
+	rm -f $(DESTDIR)$(MANDIR)/man1/mctunnelctl.1 $(DESTDIR)$(COMPLETIONDIR)/mctunnelctl
 	rm -f $(DESTDIR)$(MANDIR)/man8/mctunnel.8 $(DESTDIR)$(MANDIR)/man8/mctunnel-pki.8
 	rm -f $(DESTDIR)$(UNITDIR)/mctunnel.service $(DESTDIR)$(SYSUSERSDIR)/mctunnel.conf $(DESTDIR)$(TMPFILESDIR)/mctunnel.conf
 	rm -rf $(DESTDIR)$(DOCDIR)
@@ -173,7 +189,7 @@ help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | while IFS='|' read -r t h; do printf '  %-12s %s\n' "$$t" "$$h"; done
 	@sed -n 's/^#  //p' Makefile
 
--include $(LIB_OBJ:.o=.d) $(UNIT_BIN:=.d) $(FUZZ_BIN:=.d) $(REPLAY_BIN:=.d) $(TOOL_BIN:=.d) $(BUILD)/main.d
+-include $(LIB_OBJ:.o=.d) $(UNIT_BIN:=.d) $(FUZZ_BIN:=.d) $(REPLAY_BIN:=.d) $(TOOL_BIN:=.d) $(BUILD)/main.d $(BUILD)/ctl.d
 .PHONY: all program objects test check unit-tests reg-tests unit-binaries fuzz-binaries replay-binaries tool-binaries asan tsan fuzz bench soak \
 	newcomer install uninstall dist clean help
 .SECONDARY:

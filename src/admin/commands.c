@@ -11,6 +11,7 @@
 #include "mctunnel/base/str.h"
 #include "mctunnel/conf/finding.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -193,17 +194,23 @@ static unsigned distance(const struct command *c, const char *text)
 	return str_distance(head, c->words);
 }
 
-#define TOO_FAR 4
+/* From here on it is another word. */
+static unsigned too_far(const char *text)
+{
+	size_t len = strlen(text);
+
+	return len < 4 ? 2 : len < 8 ? 3 : 4;
+}
 
 static bool near(const struct answer *a, const struct command *c, const char *text, unsigned best)
 {
-	return (int)c->level <= a->level && (begins(c, text) || (best < TOO_FAR && distance(c, text) == best));
+	return (int)c->level <= a->level && (begins(c, text) || (best < too_far(text) && distance(c, text) == best));
 }
 
 /* What they may have meant, from what their level allows. */
 static void say_nearest(struct answer *a, const char *what, const char *text)
 {
-	unsigned best = TOO_FAR;
+	unsigned best = UINT_MAX;
 	bool any = false;
 
 	for (size_t i = 0; i < COMMANDS; i++) {
