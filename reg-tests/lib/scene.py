@@ -82,7 +82,8 @@ class Program:
         with open(self.config_path, "w") as f:
             f.write(libconfig(self.config))
 
-    def start(self):
+    def start(self, **options):
+        """options: for subprocess.Popen."""
         env = dict(os.environ, ASAN_OPTIONS="exitcode=99:abort_on_error=0:detect_leaks=1:handle_abort=0",
                    UBSAN_OPTIONS="print_stacktrace=1", TSAN_OPTIONS="exitcode=99")
         env.update(self.environment or {})
@@ -90,7 +91,7 @@ class Program:
         self.stopped = False
         with open(self.err_path, "ab") as err:
             self.popen = proc.start(self.run, [*self.launcher, self.program, "-f", self.config_path],
-                                    stdin=subprocess.DEVNULL, stdout=err, stderr=err, env=env)
+                                    stdin=subprocess.DEVNULL, stdout=err, stderr=err, env=env, **options)
         self.run.undo.callback(self._last_look)
         return self
 

@@ -5,6 +5,7 @@
 #include "mctunnel/base/bug.h"
 #include "mctunnel/base/str.h"
 #include "mctunnel/conf/conf.h"
+#include "mctunnel/main/store.h"
 #include "mctunnel/main/worker.h"
 #include "mctunnel/net/sock.h"
 
@@ -77,6 +78,13 @@ static int listen_admin(const struct conf_admin *a, char *err, size_t errsize)
 	return fd;
 }
 
+static int adopt_or_listen(const struct endpoint *e, char *err, size_t errsize)
+{
+	int fd = store_adopt(e);
+
+	return fd >= 0 ? fd : sock_listen(e, err, errsize);
+}
+
 static int bind_one(const struct conf *conf, struct worker_socket *s)
 {
 	const struct endpoint *e = worker_socket_endpoint(conf, s->name);
@@ -86,7 +94,7 @@ static int bind_one(const struct conf *conf, struct worker_socket *s)
 	if (strncmp(s->name, "admin.", 6) == 0)
 		s->fd = listen_admin(&conf->global.admin[strtoul(s->name + 6, NULL, 10)], err, sizeof(err));
 	else
-		s->fd = sock_listen(e, err, sizeof(err));
+		s->fd = adopt_or_listen(e, err, sizeof(err));
 	if (s->fd >= 0)
 		return 0;
 	report(conf, s->name, err);

@@ -16,6 +16,7 @@
 #include "mctunnel/main/pidfile.h"
 #include "mctunnel/main/privs.h"
 #include "mctunnel/main/respawn.h"
+#include "mctunnel/main/store.h"
 #include "mctunnel/main/worker.h"
 
 #include <errno.h>
@@ -178,6 +179,8 @@ static void leave(struct master *m, enum phase phase, int exit_code, char order,
 	m->exit_code = exit_code;
 	m->kill_at = clock_ms() + patience_ms;
 	binding_close(m->sockets, m->sockets_n);
+	if (phase == PHASE_DRAIN) /* else the next one may take them over: a restart refuses nobody */
+		store_sync(NULL, 0);
 	say_health(false);
 	notify_send("STOPPING=1\nSTATUS=%s", phase == PHASE_DRAIN ? "draining" : "stopping");
 	if (!m->worker)
@@ -207,6 +210,7 @@ static void give_up(struct master *m)
 	log_alert("giving up: %u workers in a row have died before they were ready for %d ms; closing the listening sockets",
 		  m->respawn.failures, RESPAWN_STABLE_MS);
 	binding_close(m->sockets, m->sockets_n);
+	store_sync(NULL, 0);
 	say_health(false);
 	notify_send("STOPPING=1\nSTATUS=giving up: the worker keeps dying");
 	end(m, 1);
@@ -274,8 +278,10 @@ static void on_ready(struct master *m)
 	if (m->phase != PHASE_SERVE)
 		return;
 	say_health(true);
-	if (!m->announced)
+	if (!m->announced) {
+		notify_barrier(); /* the sockets are in safe hands */
 		snprintf(first, sizeof(first), "READY=1\nMAINPID=%ld\n", (long)getpid());
+	}
 	notify_send("%sSTATUS=serving (worker %ld, restarts: %u)", first, (long)m->worker, m->shared->restarts);
 	m->announced = true;
 	daemonise_done();
@@ -465,6 +471,7 @@ static int prepare(struct master *m)
 		return say(err);
 	if (privs_raise_files(m->conf, err, sizeof(err)) < 0 && !m->options->quiet)
 		fprintf(stderr, "[WARNING] %s\n", err);
+	store_open();
 	notify_open(m->conf->global.health_file); /* before daemonising: WATCHDOG_PID is ours of now */
 	if (m->options->daemonise && daemonise_start() < 0)
 		return say("cannot go into the background");
@@ -485,6 +492,7 @@ static int run_alone(struct master *m)
 	rnd_bytes(alone.ticket_key, sizeof(alone.ticket_key));
 	m->shared = &alone;
 	notify_close();
+	store_sync(m->sockets, m->sockets_n);
 	daemonise_done();
 	return run_worker(m, -1);
 }
@@ -500,6 +508,7 @@ static int run_master(struct master *m)
 	m->signal_fd = open_signals();
 	if (m->signal_fd < 0)
 		return 1;
+	store_sync(m->sockets, m->sockets_n);
 	supervise(m);
 	log_notice("the master ends with exit code %d", m->exit_code);
 	close(m->signal_fd);

@@ -5,10 +5,12 @@
 #include "mctunnel/main/notify.h"
 
 #include "mctunnel/base/str.h"
+#include "mctunnel/net/sock.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -17,6 +19,8 @@
 #include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+#define BARRIER_MS 1000
 
 static int notify_fd = -1;
 static uint64_t watchdog_ms;
@@ -91,6 +95,37 @@ void notify_send(const char *fmt, ...)
 	va_end(ap);
 	if (len > 0)
 		(void)send(notify_fd, text, (size_t)len < sizeof(text) ? (size_t)len : sizeof(text) - 1, MSG_NOSIGNAL);
+}
+
+/* FDPOLL=0: a listening socket never hangs up. */
+void notify_store(const char *name, int fd)
+{
+	char text[320];
+	int len = snprintf(text, sizeof(text), "FDSTORE=1\nFDNAME=%s\nFDPOLL=0", name);
+
+	if (notify_fd >= 0 && len < (int)sizeof(text))
+		(void)sock_send_fds(notify_fd, text, (size_t)len, &fd, 1);
+}
+
+void notify_unstore(const char *name)
+{
+	notify_send("FDSTOREREMOVE=1\nFDNAME=%s", name);
+}
+
+/* systemd closes the end it has been sent when it has come so far. */
+void notify_barrier(void)
+{
+	int ends[2];
+
+	if (notify_fd < 0 || pipe2(ends, O_CLOEXEC) < 0)
+		return;
+	if (sock_send_fds(notify_fd, "BARRIER=1", 9, &ends[1], 1) > 0) {
+		close(ends[1]);
+		poll(&(struct pollfd){ .fd = ends[0] }, 1, BARRIER_MS);
+	} else {
+		close(ends[1]);
+	}
+	close(ends[0]);
 }
 
 uint64_t notify_watchdog_ms(void)

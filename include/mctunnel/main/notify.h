@@ -14,6 +14,11 @@ void notify_close(void);
 /* "READY=1", "STATUS=...", "STOPPING=1", "WATCHDOG=1", "MAINPID=..."; several divided by line feeds. */
 void notify_send(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 
+/* systemd holds a duplicate of the descriptor under that name, or gives up all it has under it. */
+void notify_store(const char *name, int fd);
+void notify_unstore(const char *name);
+void notify_barrier(void); /* waits (a second at most) until systemd has read all we have said so far */
+
 /* How often systemd wants WATCHDOG=1 (half of its limit), 0: not at all. */
 uint64_t notify_watchdog_ms(void);
 

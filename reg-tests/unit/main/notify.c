@@ -3,6 +3,7 @@
 
 #include <setjmp.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 
 #include <cmocka.h>
 
@@ -62,6 +63,39 @@ static void a_socket_in_the_file_system(void **state)
 	assert_string_equal(heard(), "STOPPING=1");
 	hush();
 	unlink(name);
+}
+
+/* The descriptor arrives with its name; a barrier lasts until what it has sent is closed. */
+static void descriptors(void **state)
+{
+	char name[64], said[320];
+	int got[2], n = 2;
+	struct stat sent, come;
+
+	snprintf(name, sizeof(name), "@mctunnel-notify-%ld", (long)getpid());
+	listen_at(name);
+	notify_open(NULL);
+	notify_store("listener.web.0", listener);
+	ssize_t len = sock_recv_fds(listener, said, sizeof(said) - 1, got, &n);
+	assert_int_equal(n, 1);
+	said[len] = '\0';
+	assert_string_equal(said, "FDSTORE=1\nFDNAME=listener.web.0\nFDPOLL=0");
+	fstat(listener, &sent);
+	fstat(got[0], &come);
+	assert_int_equal(sent.st_ino, come.st_ino);
+	close(got[0]);
+	notify_unstore("listener.web.0");
+	assert_string_equal(heard(), "FDSTOREREMOVE=1\nFDNAME=listener.web.0");
+	if (fork() == 0) {
+		n = 2;
+		len = sock_recv_fds(listener, said, sizeof(said), got, &n);
+		_exit(len == 9 && n == 1 && memcmp(said, "BARRIER=1", 9) == 0 ? 0 : 1);
+	}
+	notify_barrier();
+	int status;
+	assert_true(wait(&status) > 0);
+	assert_int_equal(status, 0);
+	hush();
 }
 
 static void nobody_listens(void **state)
@@ -151,6 +185,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(an_abstract_socket),
 		cmocka_unit_test(a_socket_in_the_file_system),
+		cmocka_unit_test(descriptors),
 		cmocka_unit_test(nobody_listens),
 		cmocka_unit_test(the_watchdog_is_fed_in_half_its_time),
 		cmocka_unit_test(the_health_file_follows),
