@@ -19,6 +19,7 @@
 #include <string.h>
 
 #define ON_CHANGE_MAX 4 /* one for each module that asks */
+#define BAR_MS 30000   /* as long as hubs park sessions by default */
 #define CLAIM_ROUNDS 2 /* a session on its way between two threads is met in the second round */
 
 struct counter { /* sessions of an instance; shared by its adverts */
@@ -848,6 +849,8 @@ struct search_msg {
 	int32_t stream;
 	uint8_t id[16], peer[16];
 	struct session *found;
+	enum reason why;
+	bool over; /* on its way home */
 	struct h2_fields fields;
 };
 
@@ -857,10 +860,21 @@ static struct session *own_session(const uint8_t id[16], const uint8_t peer[16])
 	return s && memcmp(session_peer(s), peer, 16) == 0 ? s : NULL;
 }
 
-static void hand_over(struct session *s, struct link *l, int32_t stream, const struct h2_fields *f)
+/* A request may be older than what has happened to the session since: such a one must not disturb it. */
+static bool stale(const struct session *s, const struct h2_fields *f)
 {
-	if (l && link_stream_open(l, stream))
+	return f->epoch <= session_epoch(s);
+}
+
+static void answer(struct session *s, uint64_t link, int32_t stream, const struct h2_fields *f, enum reason why)
+{
+	struct link *l = me.entries ? registry_link(link) : NULL;
+	if (!l || !link_stream_open(l, stream))
+		return;
+	if (s)
 		session_resumed(s, l, stream, f);
+	else
+		link_refuse(l, stream, why);
 }
 
 static struct list *parking_of(const uint8_t instance[16])
@@ -869,36 +883,51 @@ static struct list *parking_of(const uint8_t instance[16])
 	return p ? &p->parked : &me.nowhere;
 }
 
-static void run_search(struct msg *m)
+static void search_over(struct search_msg *q, struct session *s, enum reason why)
 {
-	struct search_msg *q = container_of(m, struct search_msg, msg);
-	struct link *l = NULL;
-	bool home = thread_self() == q->home;
-	if (home && me.entries)
-		l = registry_link(q->link);
-	if (q->found) {
-		session_arrive(q->found);
-		session_park(q->found, parking_of(q->peer));
-		hand_over(q->found, l, q->stream, &q->fields);
+	if (thread_self() == q->home) {
+		answer(s, q->link, q->stream, &q->fields, why);
 		free(q);
 		return;
 	}
-	struct session *s = own_session(q->id, q->peer);
-	if (s && home) {
-		session_unlink(s, parking_of(q->peer));
-		hand_over(s, l, q->stream, &q->fields);
-		free(q);
-	} else if (s) {
-		q->found = s;
+	q->found = s;
+	q->why = why;
+	q->over = true;
+	if (s)
 		session_leave(s);
-		thread_post(q->home, &q->msg);
-	} else if (++q->hops < CLAIM_ROUNDS * thread_count()) {
+	thread_post(q->home, &q->msg);
+}
+
+/* Home with what was found, or with the refusal. */
+static void search_home(struct search_msg *q)
+{
+	if (q->found) {
+		session_arrive(q->found);
+		session_park(q->found, parking_of(q->peer));
+	}
+	answer(q->found, q->link, q->stream, &q->fields, q->why);
+	free(q);
+}
+
+static void run_search(struct msg *m)
+{
+	struct search_msg *q = container_of(m, struct search_msg, msg);
+	if (q->over) {
+		search_home(q);
+		return;
+	}
+	struct session *s = own_session(q->id, q->peer);
+	bool last_round = ++q->hops >= (CLAIM_ROUNDS - 1) * thread_count();
+	if (s && stale(s, &q->fields)) {
+		search_over(q, NULL, REASON_PROTOCOL);
+	} else if (s) {
+		search_over(q, s, REASON_DONE);
+	} else if (q->hops < CLAIM_ROUNDS * thread_count()) {
+		if (last_round)
+			session_bar(q->id, BAR_MS); /* the hub will hear "lost": an opening request still under way must not start it anew */
 		thread_post((thread_self() + 1) % thread_count(), &q->msg);
 	} else {
-		/* Home again: rounds are whole. */
-		if (l && link_stream_open(l, q->stream))
-			link_refuse(l, q->stream, REASON_LOST);
-		free(q);
+		search_over(q, NULL, REASON_LOST); /* home again: rounds are whole */
 	}
 }
 
@@ -919,13 +948,6 @@ void registry_claim_session(uint64_t id, int32_t stream, const struct h2_fields 
 	q->stream = stream;
 	q->fields = *f;
 	q->hops = -1; /* this visit is none */
-	struct session *s = own_session(q->id, q->peer);
-	if (s) {
-		session_unlink(s, parking_of(q->peer));
-		hand_over(s, l, stream, f);
-		free(q);
-		return;
-	}
 	run_search(&q->msg);
 }
 
