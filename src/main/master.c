@@ -313,10 +313,19 @@ static void read_control(struct master *m)
 	}
 }
 
+/* A container is ended with TERM, which then means: finish what you have within the time of grace. The second one means now. */
+static void on_term(struct master *m)
+{
+	if (getpid() == 1 && m->phase == PHASE_SERVE)
+		stop_softly(m);
+	else
+		stop_at_once(m, 0);
+}
+
 static void on_signal(struct master *m, uint32_t number)
 {
 	switch (number) {
-	case SIGTERM: stop_at_once(m, 0); break;
+	case SIGTERM: on_term(m); break;
 	case SIGINT: stop_at_once(m, 128 + SIGINT); break;
 	case SIGUSR1: stop_softly(m); break;
 	case SIGHUP: log_notice("reload is not available in this version; the configuration stays as it is"); break;

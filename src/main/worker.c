@@ -199,7 +199,8 @@ static void on_signal(struct watch *w, unsigned events)
 {
 	struct signalfd_siginfo info;
 	while (read(w->fd, &info, sizeof info) == (ssize_t)sizeof info) {
-		if (info.ssi_signo == SIGUSR1)
+		bool grace = info.ssi_signo == SIGTERM && getpid() == 1 && me.phase < DRAINING; /* alone in a container, see master.c */
+		if (info.ssi_signo == SIGUSR1 || grace)
 			drain("soft stop");
 		else
 			stop(info.ssi_signo == SIGINT ? 130 : 0);
