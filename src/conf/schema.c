@@ -83,6 +83,8 @@ static const struct section logs = {
 static const struct row metrics_rows[] = {
 	{ .name = "bind", .kind = KIND_BIND, .required = true, FIELD(struct conf_global, metrics),
 	  .help = "The address of /metrics (Prometheus), /healthz, /readyz, and of a status page at /. It answers everybody who can reach it: bind it to an address that only the monitoring reaches." },
+	{ .name = "max_series", .kind = KIND_INT, .restart = true, FIELD(struct conf_global, metrics_max_series), .min = 1, .max = 1000000, .def = "1000",
+	  .help = "Series with labels of one metric, for example one for each agent. Sets of labels beyond it are counted in one series whose labels say other, or left out when they are gauges; mctunnel_metrics_series_dropped tells how many." },
 };
 static const struct section metrics = { .name = "metrics", ROWS(metrics_rows), .at = offsetof(struct conf_global, metrics_at) };
 

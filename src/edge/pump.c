@@ -97,6 +97,8 @@ static void moved(struct pump *p, uint64_t *count, enum stat_id stat, struct ser
 	p->last_ms = clock_ms();
 	if (p->o.client_side)
 		stat_add(stat, (int64_t)n);
+	else if (p->o.target_side)
+		stat_add(stat == STAT_BYTES_UP ? STAT_BYTES_DOWN : STAT_BYTES_UP, (int64_t)n);
 	if (series)
 		series_add(series, n);
 }

@@ -342,7 +342,7 @@ static struct job *job_new(const struct conf_service *s, const struct h2_fields 
 static struct session *accept_session(struct job *j, struct link *l, int32_t stream, const struct h2_fields *f)
 {
 	const struct conf_timeouts *t = &j->service->timeouts;
-	struct pump_options o = { .idle_ms = t->idle, .half_closed_ms = t->half_closed, .local_reset = REASON_TARGET_RESET };
+	struct pump_options o = { .idle_ms = t->idle, .half_closed_ms = t->half_closed, .local_reset = REASON_TARGET_RESET, .target_side = !j->gen->conf->hub.set };
 	struct session *s;
 
 	j->pump = pump_new(&o, &pump_events, j);

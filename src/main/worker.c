@@ -12,6 +12,7 @@
 #include "mctunnel/base/mem.h"
 #include "mctunnel/base/ring.h"
 #include "mctunnel/base/rnd.h"
+#include "mctunnel/base/series.h"
 #include "mctunnel/base/timer.h"
 #include "mctunnel/conf/conf.h"
 #include "mctunnel/conf/files.h"
@@ -233,8 +234,6 @@ static uint64_t restarts(void)
 	return me.args->shared->restarts;
 }
 
-static const struct metrics_state metrics_state = {is_ready, restarts};
-
 static struct conf *conf_in_force(void)
 {
 	return me.conf;
@@ -246,6 +245,8 @@ static const char *phase_word(void)
 
 	return words[me.phase];
 }
+
+static const struct metrics_state metrics_state = {is_ready, restarts, conf_in_force, phase_word};
 
 /* An operator asks. The master would start another worker if it did not know. */
 static void stop_program(bool softly)
@@ -423,6 +424,8 @@ int worker_run(const struct worker_args *args)
 	block_signals();
 	limit_memory();
 	make_tls();
+	if (me.conf->global.metrics_max_series)
+		series_limit(me.conf->global.metrics_max_series);
 	metrics_init(&metrics_state);
 	admin_init(&admin_state);
 	vip_init(&args->shared->vip);

@@ -1,17 +1,11 @@
-/* The address of global.metrics: GET /metrics (Prometheus text), /healthz, /readyz, and a plain status page at /.
- * One request a connection, HTTP/1.0 and 1.1; the answer is made in memory at one moment and written as the socket takes it.
+/* The address of global.metrics: GET /metrics (Prometheus text), /healthz, /readyz, the status page at / and what it is made from at /status.json.
  * All of it lives on one thread. */
 #ifndef MCTUNNEL_ADMIN_METRICS_H
 #define MCTUNNEL_ADMIN_METRICS_H
 
-#include <stdbool.h>
-#include <stdint.h>
+#include "mctunnel/admin/state.h"
 
-/* What only the worker knows. */
-struct metrics_state {
-	bool (*ready)(void);        /* accepting, not draining */
-	uint64_t (*restarts)(void); /* of the worker, by its master */
-};
+#include <stdbool.h>
 
 /* Once, before metrics_open and before a chroot (it opens what it needs of /proc). state is borrowed until metrics_close. */
 void metrics_init(const struct metrics_state *state);
@@ -22,5 +16,8 @@ int metrics_open(int fd) __attribute__((warn_unused_result));
 
 /* Stops accepting and breaks what is under way; on the thread of metrics_open, before its loop ends. Without metrics_init it does nothing. */
 void metrics_close(void);
+
+/* A reload was done or refused (mctunnel_reloads_total). Any thread. */
+void metrics_count_reload(bool done);
 
 #endif

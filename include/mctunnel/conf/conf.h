@@ -50,6 +50,7 @@ struct conf_global {
 	size_t log_n;
 	struct endpoint metrics; /* text NULL: none */
 	struct conf_where metrics_at;
+	uint32_t metrics_max_series; /* of a family */
 	struct conf_admin *admin;
 	size_t admin_n;
 	uint32_t hard_stop_after;

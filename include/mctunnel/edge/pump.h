@@ -17,6 +17,7 @@ struct pump_options {
 	uint32_t idle_ms, half_closed_ms; /* 0: none */
 	enum reason local_reset;          /* what a RST of the conn means: CLIENT_RESET on the hub, TARGET_RESET on the agent */
 	bool client_side;                 /* the conn is a client's (hub): its bytes are counted in STAT_BYTES_UP and _DOWN */
+	bool target_side;                 /* the conn is a target's: the same, the other way round */
 	struct series *up, *down;         /* where the bytes are counted too, or NULL: from the conn, to the conn */
 };
 

@@ -1,29 +1,75 @@
-/* The metrics address over loopback: its pages, and visitors that misbehave. */
+/* The pages of the metrics address as they are served: figures, health, the status page and its JSON. */
 #define _GNU_SOURCE
 #include "admin/metrics.c"
 
-#include "mctunnel/base/str.h"
+#include "mctunnel/base/addr.h"
+#include "mctunnel/base/list.h"
+#include "mctunnel/base/mem.h"
+#include "mctunnel/base/ring.h"
+#include "mctunnel/base/stat.h"
+#include "mctunnel/conf/conf.h"
+#include "mctunnel/edge/frontend.h"
+#include "mctunnel/edge/target.h"
+#include "mctunnel/event/loop.h"
+#include "mctunnel/net/sock.h"
+#include "mctunnel/tunnel/registry.h"
 
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
-static bool is_ready;
-static size_t agents;
-static int listener;
-static struct addr at;
+#define AGENTS 30
 
-/* Instead of the registry. */
+static struct {
+	bool ready;
+	int listener;
+	struct addr at;
+	struct conf conf;
+	struct advert agents[AGENTS];
+	struct hello_service services[AGENTS][2];
+	atomic_uint sessions, rtt_us;
+	size_t agents_n;
+	char text[4 << 20];
+} t;
+
+static struct conf_tunnel tunnels[] = { { .name = (char *)"site-a" } };
+static struct conf_listener listeners[] = { { .name = (char *)"web<script>" } };
+
+/* Instead of registry and frontend. */
+
 size_t registry_agents(void)
 {
-	return agents;
+	return t.agents_n;
+}
+
+size_t registry_snapshot(struct registry_agent **out)
+{
+	*out = calloc(t.agents_n + 1, sizeof(**out));
+	for (size_t i = 0; i < t.agents_n; i++)
+		(*out)[i] = (struct registry_agent){ advert_get(&t.agents[i]), 2 };
+	return t.agents_n;
+}
+
+void frontend_listener(size_t index, struct frontend_figures *out)
+{
+	*out = (struct frontend_figures){ .sessions = 7, .total = 70, .enabled = true };
+}
+
+void frontend_tunnel(size_t index, struct frontend_figures *out)
+{
+	*out = (struct frontend_figures){ .sessions = 7, .total = 70, .enabled = true };
 }
 
 static bool ready(void)
 {
-	return is_ready;
+	return t.ready;
 }
 
 static uint64_t restarts(void)
@@ -31,23 +77,50 @@ static uint64_t restarts(void)
 	return 3;
 }
 
-static const struct metrics_state state = { ready, restarts };
+static struct conf *conf(void)
+{
+	return &t.conf;
+}
+
+static const char *phase(void)
+{
+	return t.ready ? "serving" : "draining";
+}
+
+static const struct metrics_state here = { ready, restarts, conf, phase };
+
+static void add_agent(const char *tunnel, const char *name, bool up)
+{
+	struct advert *a = &t.agents[t.agents_n];
+	struct hello_service *s = t.services[t.agents_n++];
+
+	*a = (struct advert){ .refs = 1, .services = s, .services_n = 1, .sessions = &t.sessions, .rtt_us = &t.rtt_us };
+	snprintf(a->name, sizeof(a->name), "%s", name);
+	snprintf(a->tunnel, sizeof(a->tunnel), "%s", tunnel);
+	*s = (struct hello_service){ .up = up };
+	snprintf(s->name, sizeof(s->name), "web");
+}
 
 static int set_up(void **s)
 {
 	struct endpoint e;
 	char err[200];
 
-	is_ready = true;
-	agents = 2;
+	memset(&t, 0, sizeof(t));
+	t.ready = true;
+	t.sessions = 5;
+	t.rtt_us = 1500;
+	t.conf = (struct conf){ .hub = { .set = true, .name = (char *)"hub-a" }, .tunnels = tunnels, .tunnels_n = 1, .listeners = listeners, .listeners_n = 1 };
+	add_agent("site-a", "edge-1", true);
+	add_agent("site-a", "edge-2", false);
 	loop_init();
 	assert_int_equal(endpoint_parse(&e, "127.0.0.1:0", ENDPOINT_BIND, err, sizeof(err)), 0);
-	listener = sock_listen(&e, err, sizeof(err));
+	t.listener = sock_listen(&e, err, sizeof(err));
 	endpoint_fini(&e);
-	assert_true(listener >= 0);
-	sock_local(listener, &at);
-	metrics_init(&state);
-	assert_int_equal(metrics_open(listener), 0);
+	assert_true(t.listener >= 0);
+	sock_local(t.listener, &t.at);
+	metrics_init(&here);
+	assert_int_equal(metrics_open(t.listener), 0);
 	return 0;
 }
 
@@ -56,64 +129,49 @@ static int tear_down(void **s)
 	struct mem_usage u;
 
 	metrics_close();
-	close(listener);
+	metrics_close();
+	close(t.listener);
 	loop_fini();
+	for (size_t i = 0; i < t.agents_n; i++)
+		assert_int_equal(t.agents[i].refs, 1);
 	mem_usage(MEM_OTHER, &u);
-	assert_int_equal(u.used, 0);
-	mem_usage(MEM_CONN, &u);
 	assert_int_equal(u.used, 0);
 	mem_drain();
 	return 0;
 }
 
-static int visit(void)
+/* HTTP/1.0: the body to the end. */
+static const char *get(const char *path)
 {
-	int fd = sock_connect(&at);
-
-	assert_true(fd >= 0);
-	return fd;
-}
-
-static void say(int fd, const void *data, size_t len)
-{
-	for (size_t at_byte = 0; at_byte < len;) {
-		ssize_t n = send(fd, (const char *)data + at_byte, len - at_byte, MSG_NOSIGNAL);
-
-		assert_true(n > 0 || errno == EAGAIN);
-		at_byte += n > 0 ? (size_t)n : 0;
-		loop_turn(0);
-	}
-}
-
-/* Everything that comes until the end, which must be a clean one. */
-static char *hear(int fd)
-{
-	static char text[65536];
+	char request[100];
+	int fd = sock_connect(&t.at), n;
 	size_t len = 0;
 
-	for (int turns = 0; turns < 1000; turns++) {
-		ssize_t n = recv(fd, text + len, sizeof(text) - 1 - len, 0);
+	assert_true(fd >= 0);
+	n = snprintf(request, sizeof(request), "GET %s HTTP/1.0\r\n\r\n", path);
+	while (send(fd, request, (size_t)n, MSG_NOSIGNAL) < 0)
+		loop_turn(1);
+	for (int turns = 0; turns < 10000; turns++) {
+		ssize_t got = recv(fd, t.text + len, sizeof(t.text) - 1 - len, 0);
 
-		assert_true(n >= 0 || errno == EAGAIN);
-		if (n == 0) {
-			text[len] = '\0';
-			close(fd);
-			loop_turn(0);
-			return text;
-		}
-		len += n > 0 ? (size_t)n : 0;
-		loop_turn(n > 0 ? 0 : 1);
+		assert_true(got >= 0 || errno == EAGAIN);
+		if (got == 0)
+			break;
+		len += got > 0 ? (size_t)got : 0;
+		loop_turn(got > 0 ? 0 : 1);
 	}
-	fail_msg("no end of the answer");
-	return NULL;
+	t.text[len] = '\0';
+	close(fd);
+	loop_turn(0);
+	return t.text;
 }
 
-static char *get(const char *request)
+static const char *body(const char *answer)
 {
-	int fd = visit();
+	const char *end = strstr(answer, "\r\n\r\n");
 
-	say(fd, request, strlen(request));
-	return hear(fd);
+	assert_non_null(end);
+	return end + 4;
 }
 
 static void starts_with(const char *text, const char *start)
@@ -128,30 +186,31 @@ static void has(const char *text, const char *part)
 		fail_msg("'%s' lacks '%s'", text, part);
 }
 
-static const char *body(const char *answer)
+static void lacks(const char *text, const char *part)
 {
-	const char *end = strstr(answer, "\r\n\r\n");
-
-	assert_non_null(end);
-	return end + 4;
+	if (strstr(text, part))
+		fail_msg("'%s' has '%s'", text, part);
 }
 
-static void metrics(void **s)
+static void figures(void **s)
 {
-	const char *a = get("GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n");
-	char length[64];
+	const char *a = get("/metrics");
 
 	starts_with(a, "HTTP/1.1 200 OK\r\n");
 	has(a, "Content-Type: text/plain; version=0.0.4");
-	has(a, "Connection: close\r\n");
-	snprintf(length, sizeof(length), "Content-Length: %zu\r\n", strlen(body(a)));
-	has(a, length);
 	has(a, "\nmctunnel_build_info{version=\"" MCTUNNEL_VERSION "\"} 1\n");
 	has(a, "\nmctunnel_ready 1\n");
 	has(a, "\nmctunnel_agents 2\n");
 	has(a, "\n# TYPE mctunnel_worker_restarts_total counter\nmctunnel_worker_restarts_total 3\n");
-	has(a, "\nmctunnel_memory_objects{kind=\"other\"} 1\n"); /* this visit */
 	has(a, "\nmctunnel_memory_bytes{kind=\"conn\"} ");
+	has(a, "\nmctunnel_vip_state{state=\"unknown\"} 1\n");
+	has(a, "\nmctunnel_service_up{tunnel=\"site-a\",service=\"web\",agent=\"edge-1\"} 1\n");
+	has(a, "\nmctunnel_service_up{tunnel=\"site-a\",service=\"web\",agent=\"edge-2\"} 0\n");
+	has(a, "\nmctunnel_link_rtt_seconds{tunnel=\"site-a\",agent=\"edge-1\"} 0.001500\n");
+	has(a, "\nmctunnel_agent_sessions{tunnel=\"site-a\",agent=\"edge-2\"} 5\n");
+	has(a, "\nmctunnel_reloads_total{result=\"ok\"} ");
+	has(a, "\nmctunnel_queue_seconds_bucket{le=\"+Inf\"} 0\nmctunnel_queue_seconds_sum 0.000000\nmctunnel_queue_seconds_count 0\n");
+	has(a, "\nmctunnel_tunnel_sessions{tunnel=\"site-a\"} 7\n");
 	has(a, "\nprocess_start_time_seconds ");
 	has(a, "\nprocess_resident_memory_bytes ");
 	has(a, "\nprocess_open_fds ");
@@ -160,10 +219,10 @@ static void metrics(void **s)
 		has(a, stat_rows[i].name);
 }
 
-/* promtool's rules as far as they concern us: each family once, with help and type; only counters end in _total. */
-static void metrics_lint(void **s)
+/* promtool's rules as far as they concern us: each family once, with help and type; only counters end in _total; no series twice. */
+static void lint(const char *page)
 {
-	char *text = strdup(body(get("GET /metrics HTTP/1.0\r\n\r\n"))), *rest = text, name[100] = "", kind[20] = "";
+	char *text = strdup(page), *rest = text, name[100] = "", kind[20] = "";
 
 	for (char *l; (l = strsep(&rest, "\n")) && rest;) {
 		if (strncmp(l, "# HELP ", 7) == 0) {
@@ -178,224 +237,132 @@ static void metrics_lint(void **s)
 			bool total = strlen(name) > 6 && strcmp(name + strlen(name) - 6, "_total") == 0;
 			assert_int_equal(total, strcmp(kind, "counter") == 0);
 		} else {
-			assert_int_equal(strncmp(l, name, strlen(name)), 0);
-			assert_true(l[strlen(name)] == ' ' || l[strlen(name)] == '{');
+			starts_with(l, name);
+			assert_true(strchr(" {_", l[strlen(name)]) != NULL);
+			char *again = NULL, *value = strrchr(l, ' ');
+			assert_true(asprintf(&again, "\n%.*s", (int)(value + 1 - l), l) > 0);
+			if (strstr(rest, again))
+				fail_msg("twice: %s", l);
+			free(again);
 		}
 	}
 	free(text);
 }
 
-static void labels_are_escaped(void **s)
+static void metrics_lint(void **s)
 {
-	char *text;
-	size_t len;
-	FILE *f = open_memstream(&text, &len);
+	lint(body(get("/metrics")));
+}
 
-	labelled(f, "m", "l", "a\"b\\c\nd", 1);
-	fclose(f);
-	assert_string_equal(text, "m{l=\"a\\\"b\\\\c\\nd\"} 1\n");
-	free(text);
+/* One instance drains, its successor is there already: one series. */
+static void namesakes(void **s)
+{
+	t.agents[1].draining = true;
+	snprintf(t.agents[1].name, sizeof(t.agents[1].name), "edge-1");
+	const char *a = get("/metrics");
+	has(a, "\nmctunnel_service_up{tunnel=\"site-a\",service=\"web\",agent=\"edge-1\"} 1\n");
+	lint(body(a));
+	t.agents[1].draining = false;
+	t.agents[0].draining = true;
+	t.services[1][0].up = true;
+	has(get("/metrics"), "\nmctunnel_service_up{tunnel=\"site-a\",service=\"web\",agent=\"edge-1\"} 1\n");
+}
+
+static void names_are_escaped(void **s)
+{
+	snprintf(t.agents[1].name, sizeof(t.agents[1].name), "%s", "caf\xc3\xa9\"\\<b>\n&\xff");
+	const char *a = get("/metrics");
+	has(a, "agent=\"caf\xc3\xa9\\\"\\\\<b>\\n&\xef\xbf\xbd\"} 0\n");
+	lint(body(a));
+	a = get("/");
+	has(a, "caf\xc3\xa9&quot;\\&lt;b&gt;\xef\xbf\xbd&amp;\xef\xbf\xbd");
+	has(a, "web&lt;script&gt;");
+	lacks(a, "<b>\n");
+	lacks(a, "web<script>");
+	has(get("/status.json"), "\"name\":\"caf\xc3\xa9\\\"\\\\<b>\\u000a&\\ufffd\"");
+}
+
+static void the_limit(void **s)
+{
+	char name[32];
+
+	for (int i = 0; i < AGENTS - 2; i++) {
+		snprintf(name, sizeof(name), "more-%d", i);
+		add_agent("site-a", name, true);
+	}
+	series_limit(10);
+	const char *a = get("/metrics");
+	has(a, "\nmctunnel_metrics_series_dropped{family=\"mctunnel_service_up\"} 20\n");
+	has(a, "\nmctunnel_metrics_series_dropped{family=\"mctunnel_link_rtt_seconds\"} 20\n");
+	has(a, "agent=\"more-7\"");
+	lacks(a, "agent=\"more-8\"");
+	lint(body(a));
+	series_limit(1000);
 }
 
 static void health(void **s)
 {
-	assert_string_equal(body(get("GET /healthz HTTP/1.1\r\n\r\n")), "ok\n");
-	starts_with(get("GET /readyz HTTP/1.1\r\n\r\n"), "HTTP/1.1 200 ");
-	is_ready = false;
-	starts_with(get("GET /readyz HTTP/1.1\r\n\r\n"), "HTTP/1.1 503 ");
-	starts_with(get("GET /healthz HTTP/1.1\r\n\r\n"), "HTTP/1.1 200 ");
-	has(get("GET /metrics HTTP/1.1\r\n\r\n"), "\nmctunnel_ready 0\n");
+	assert_string_equal(body(get("/healthz")), "ok\n");
+	starts_with(get("/readyz"), "HTTP/1.1 200 ");
+	t.ready = false;
+	starts_with(get("/readyz"), "HTTP/1.1 503 ");
+	starts_with(get("/healthz"), "HTTP/1.1 200 ");
+	has(get("/metrics"), "\nmctunnel_ready 0\n");
 }
 
 static void status(void **s)
 {
-	const char *a = get("GET / HTTP/1.1\r\n\r\n");
+	char nonce[33], again[64];
+	const char *a = get("/"), *at = strstr(a, "script-src 'nonce-");
 
 	starts_with(a, "HTTP/1.1 200 ");
 	has(a, "Content-Type: text/html");
-	has(a, "<tr><th>agents<td>2\n");
+	has(a, "<h1>hub-a</h1>");
+	has(a, "<b data-figure=\"agents\" data-kind=\"count\">2</b>");
+	has(a, "<td class=\"text\">edge-2");
+	has(a, "<td class=\"ms\">1.50 ms");
+	has(a, "<td class=\"state partly\">partly");
+	lacks(a, "http://");
+	lacks(a, "https://");
+	assert_non_null(at);
+	snprintf(nonce, sizeof(nonce), "%s", at + 18);
+	snprintf(again, sizeof(again), "<script nonce=\"%s\">", nonce);
+	has(a, again);
+	lacks(get("/"), nonce);
 }
 
-static void head_has_no_body(void **s)
+static void json(void **s)
 {
-	const char *a = get("HEAD /healthz HTTP/1.1\r\n\r\n");
+	const char *a = get("/status.json");
 
 	starts_with(a, "HTTP/1.1 200 ");
-	has(a, "Content-Length: 3\r\n");
-	assert_string_equal(body(a), "");
-	assert_string_equal(body(get("HEAD /nothing HTTP/1.1\r\n\r\n")), "");
+	has(a, "Content-Type: application/json\r\n");
+	has(a, "{\"name\":\"hub-a\",\"role\":\"hub\"");
+	has(a, "\"agents\":2,");
+	has(a, "{\"tunnel\":\"site-a\",\"name\":\"web\",\"state\":\"partly\",\"healthy\":1,\"agents\":2}");
+	has(a, "\"rtt_ms\":1.500,");
+	t.rtt_us = 0;
+	has(get("/status.json"), "\"rtt_ms\":null,");
 }
 
-static void targets(void **s)
+static void agent_alone(void **s)
 {
-	starts_with(get("GET /healthz?now=1 HTTP/1.1\r\n\r\n"), "HTTP/1.1 200 ");
-	starts_with(get("GET http://host:9464/healthz HTTP/1.1\r\n\r\n"), "HTTP/1.1 200 ");
-	has(get("GET http://host HTTP/1.1\r\n\r\n"), "<h1>mctunnel");
-	starts_with(get("GET /healthz HTTP/1.0\n\n"), "HTTP/1.1 200 ");
-	starts_with(get("GET /healthz/ HTTP/1.1\r\n\r\n"), "HTTP/1.1 404 ");
-	starts_with(get("GET /../etc/passwd HTTP/1.1\r\n\r\n"), "HTTP/1.1 404 ");
-}
-
-static void bad_requests(void **s)
-{
-	const char *a = get("POST /metrics HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc");
-
-	starts_with(a, "HTTP/1.1 405 ");
-	has(a, "Allow: GET, HEAD\r\n");
-	starts_with(get("GET /metrics HTTP/2.0\r\n\r\n"), "HTTP/1.1 505 ");
-	starts_with(get("GET /metrics\r\n\r\n"), "HTTP/1.1 400 ");
-	starts_with(get("GET  /metrics HTTP/1.1\r\n\r\n"), "HTTP/1.1 400 ");
-	starts_with(get("GET /metrics HTTP/1.1 x\r\n\r\n"), "HTTP/1.1 400 ");
-	starts_with(get("\r\n\r\n"), "HTTP/1.1 400 ");
-	starts_with(get("\x16\x03\x01\n\n"), "HTTP/1.1 400 ");
-	int fd = visit();
-	say(fd, "GET /\0 HTTP/1.1\r\n\r\n", 19);
-	starts_with(hear(fd), "HTTP/1.1 400 ");
-}
-
-static void a_byte_at_a_time(void **s)
-{
-	const char *request = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n";
-	int fd = visit();
-
-	for (const char *p = request; *p; p++) {
-		say(fd, p, 1);
-		loop_turn(1);
-	}
-	assert_string_equal(body(hear(fd)), "ok\n");
-}
-
-static void oversize_head(void **s)
-{
-	char head[3 * HEAD_MAX];
-	int fd = visit();
-
-	memset(head, 'a', sizeof(head));
-	memcpy(head, "GET /metrics HTTP/1.1\r\nX: ", 26);
-	say(fd, head, sizeof(head));
-	starts_with(hear(fd), "HTTP/1.1 431 ");
-}
-
-static void largest_head(void **s)
-{
-	char head[HEAD_MAX];
-	int fd = visit();
-
-	memset(head, 'a', sizeof(head));
-	memcpy(head, "GET /healthz HTTP/1.1\r\nX: ", 26);
-	memcpy(head + HEAD_MAX - 4, "\r\n\r\n", 4);
-	say(fd, head, sizeof(head));
-	starts_with(hear(fd), "HTTP/1.1 200 ");
-}
-
-static void pipelined_garbage(void **s)
-{
-	char garbage[20000] = "GET /healthz HTTP/1.1\r\n\r\nGET /metrics HTTP/1.1\r\n\r\n";
-	int fd = visit();
-
-	say(fd, garbage, sizeof(garbage));
-	const char *a = hear(fd);
-	starts_with(a, "HTTP/1.1 200 ");
-	assert_string_equal(body(a), "ok\n");
-}
-
-static void comes_and_goes(void **s)
-{
-	int fd = visit();
-
-	loop_turn(10);
-	close(fd); /* RST: linger 0 */
-	loop_turn(10);
-	fd = visit();
-	say(fd, "GET /met", 8);
-	sock_orderly(fd);
-	close(fd);
-	for (int i = 0; i < 10 && web.visits_n; i++)
-		loop_turn(10);
-	assert_int_equal(web.visits_n, 0);
-}
-
-static void wait_for_visits(unsigned n)
-{
-	for (int i = 0; i < 1000 && web.visits_n != n; i++)
-		loop_turn(1);
-	assert_int_equal(web.visits_n, n);
-}
-
-/* Time passes for the timers, not for the test. */
-static void pass(uint64_t ms)
-{
-	uint64_t now = clock_us() + ms * 1000;
-
-	clock_set_us(now);
-	loop_turn(0);
-	loop_turn(0);
-}
-
-static void says_nothing(void **s)
-{
-	int fd = visit();
-
-	wait_for_visits(1);
-	pass(PATIENCE_MS - 100);
-	assert_int_equal(web.visits_n, 1);
-	pass(200);
-	assert_int_equal(web.visits_n, 0);
-	close(fd);
-}
-
-static void never_reads(void **s)
-{
-	int small = 1, fd = visit();
-
-	wait_for_visits(1);
-	struct visit *v = list_first(&web.visits, struct visit, node);
-	assert_int_equal(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof(small)), 0);
-	assert_int_equal(setsockopt(conn_fd(v->conn), SOL_SOCKET, SO_SNDBUF, &small, sizeof(small)), 0);
-	say(fd, "GET /metrics HTTP/1.1\r\n\r\n", 25);
-	for (int i = 0; i < 20; i++)
-		loop_turn(1);
-	assert_non_null(v->answer);
-	pass(PATIENCE_MS - 100);
-	assert_int_equal(web.visits_n, 1);
-	assert_string_equal(body(get("GET /healthz HTTP/1.1\r\n\r\n")), "ok\n"); /* others are served meanwhile */
-	pass(200);
-	assert_int_equal(web.visits_n, 0);
-	close(fd);
-}
-
-/* Who comes when the place is full waits in the kernel's queue, and is served when somebody leaves. */
-static void crowd(void **s)
-{
-	int fds[VISITS_MAX], late;
-
-	for (int i = 0; i < VISITS_MAX; i++) {
-		fds[i] = visit();
-		loop_turn(0);
-	}
-	wait_for_visits(VISITS_MAX);
-	late = visit();
-	assert_true(send(late, "GET /healthz HTTP/1.1\r\n\r\n", 25, 0) == 25);
-	for (int i = 0; i < 5; i++)
-		loop_turn(1);
-	assert_int_equal(web.visits_n, VISITS_MAX);
-	close(fds[0]);
-	assert_string_equal(body(hear(late)), "ok\n");
-	for (int i = 1; i < VISITS_MAX; i++)
-		close(fds[i]);
-	wait_for_visits(0);
-}
-
-static void closing_breaks_what_is_under_way(void **s)
-{
-	int fd = visit();
-
-	wait_for_visits(1);
-	metrics_close();
-	assert_int_equal(web.visits_n, 0);
-	metrics_close();
-	loop_turn(0);
-	close(fd);
+	t.conf.hub.set = false;
+	t.conf.tunnels_n = t.conf.listeners_n = 0;
+	t.conf.agent.set = true;
+	t.conf.agent.name = (char *)"edge-1";
+	t.agents_n = 0;
+	add_agent("", "hub-a", true);
+	add_agent("", "hub-a", true);
+	const char *a = get("/metrics");
+	has(a, "\nmctunnel_hub_links{hub=\"hub-a\"} 4\n");
+	has(a, "\nmctunnel_hub_rtt_seconds{hub=\"hub-a\"} 0.001500\n");
+	lacks(a, "mctunnel_link_rtt_seconds{");
+	lint(body(a));
+	a = get("/status.json");
+	has(a, "\"role\":\"agent\"");
+	has(a, "\"hubs\":[{\"name\":\"hub-a\"");
+	has(get("/"), "<h1>edge-1</h1>");
 }
 
 #define test(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
@@ -403,23 +370,15 @@ static void closing_breaks_what_is_under_way(void **s)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		test(metrics),
+		test(figures),
 		test(metrics_lint),
-		test(labels_are_escaped),
+		test(namesakes),
+		test(names_are_escaped),
+		test(the_limit),
 		test(health),
 		test(status),
-		test(head_has_no_body),
-		test(targets),
-		test(bad_requests),
-		test(a_byte_at_a_time),
-		test(oversize_head),
-		test(largest_head),
-		test(pipelined_garbage),
-		test(comes_and_goes),
-		test(crowd),
-		test(closing_breaks_what_is_under_way),
-		test(says_nothing), /* from here on the clock is the test's */
-		test(never_reads),
+		test(json),
+		test(agent_alone),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
