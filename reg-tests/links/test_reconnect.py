@@ -64,6 +64,26 @@ def test_links_to_all_hubs(run):
     agent.nothing_left()
 
 
+def test_by_name_and_ipv6(run):
+    """A hub's name is resolved and all its addresses are tried: here one that refuses (127.0.0.1) and one that answers (::1)."""
+    with contextlib.ExitStack() as keep:
+        probe = keep.enter_context(socket.socket(socket.AF_INET6))
+        try:
+            probe.bind(("::1", 0))
+        except OSError:
+            raise harness.Skipped("no IPv6 on this machine")
+        port = probe.getsockname()[1]
+    names = {a[4][0] for a in socket.getaddrinfo("localhost", port, type=socket.SOCK_STREAM)}
+    say("localhost is", sorted(names))
+    hub = scene.Hub(run, {"echo": "site-a/echo"}, hub={"bind": {"address": "[::1]:%d" % port}}).start().wait_ready()
+    echo = tcp.Server(run, tcp.echo)
+    agent = scene.Agent(run, hub.authority, [("localhost" if "::1" in names else "[::1]", port)], [scene.service("echo", echo.target)]).start()
+    hub.wait_links(2)
+    tcp.ask(hub.listen["echo"])
+    up = agent.wait_log("link_up", 2)
+    check(all(r["addr"].startswith("[::1]:") for r in up), up)
+
+
 def test_resumed_handshakes(run):
     """A link that comes back resumes its TLS session."""
     p = scene.pair(run, {"echo": tcp.Server(run, tcp.echo).target})
