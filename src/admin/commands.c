@@ -40,7 +40,7 @@ static const struct command commands[] = {
 	{ "show services", "", 0, 0, USER, JSON, view_services, "Services that agents offer, with status and weight; on an agent its own, with sessions and target." },
 	{ "show listeners", "", 0, 0, USER, JSON, view_listeners, "Listeners: OPEN, FULL or STOP, sessions, limits, totals, addresses, routes." },
 	{ "show sessions", "[ID]", 0, 1, OPERATOR, JSON, view_sessions, "Sessions of this moment, or one of them with all that is known of it." },
-	{ "show errors", "", 0, 0, OPERATOR, JSON, show_errors, "The last 64 records of the log of level warning and more important." },
+	{ "show errors", "", 0, 0, OPERATOR, JSON, show_errors, "The last 64 records of the log of level warning and more important; before them, what a worker that died has left." },
 	{ "show events", "", 0, 0, OPERATOR, JSON, show_events, "The last 256 records of the log of level notice and more important." },
 	{ "show certs", "", 0, 0, USER, JSON, show_certs, "Certificates in use: names, issuer, end of validity, days left." },
 	{ "show config", "", 0, 0, OPERATOR, JSON, show_config, "The values in force, defaults included; passwords are left out." },

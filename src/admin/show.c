@@ -20,6 +20,7 @@
 #include "mctunnel/tunnel/registry.h"
 #include "mctunnel/tunnel/session.h"
 
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <time.h>
@@ -170,8 +171,45 @@ static int show_ring(struct answer *a, enum ring_id ring)
 	return 0;
 }
 
+static void panic_line(struct answer *a, const char *line)
+{
+	if (a->form != FORM_JSON) {
+		answer_raw(a, line);
+		return;
+	}
+	char *text = NULL;
+	size_t len;
+	FILE *f = open_memstream(&text, &len);
+
+	if (!f)
+		return;
+	fputs("{\"level\":\"alert\",\"event\":\"panic\",\"text\":", f);
+	str_json(f, line);
+	fputc('}', f);
+	if (fclose(f) == 0)
+		answer_raw(a, text);
+	free(text);
+}
+
+/* What the worker before this one left. */
+static void panic_lines(struct answer *a)
+{
+	char line[512];
+
+	for (const char *at = ring_panic(); *at;) {
+		size_t len = strcspn(at, "\n");
+
+		snprintf(line, sizeof(line), "%.*s", (int)len, at);
+		panic_line(a, line);
+		at += at[len] ? len + 1 : len;
+	}
+}
+
 int show_errors(struct answer *a)
 {
+	answer_list(a);
+	if (a->stage++ == 0)
+		panic_lines(a);
 	return show_ring(a, RING_ERRORS);
 }
 

@@ -30,12 +30,14 @@ static const struct {
 };
 #define CAUGHT_COUNT (sizeof(caught) / sizeof(caught[0]))
 
-static void put_text(const char *text)
+static int copy_fd = -1;
+
+static void put_to(int fd, const char *text)
 {
 	size_t len = strlen(text);
 
 	while (len > 0) {
-		ssize_t n = write(STDERR_FILENO, text, len);
+		ssize_t n = write(fd, text, len);
 
 		if (n < 0 && errno == EINTR)
 			continue;
@@ -46,12 +48,26 @@ static void put_text(const char *text)
 	}
 }
 
+static void put_text(const char *text)
+{
+	put_to(STDERR_FILENO, text);
+	if (copy_fd >= 0)
+		put_to(copy_fd, text);
+}
+
 static void put_backtrace(void)
 {
 	void *frames[FRAMES_MAX];
 	int n = backtrace(frames, FRAMES_MAX);
 
 	backtrace_symbols_fd(frames, n, STDERR_FILENO);
+	if (copy_fd >= 0)
+		backtrace_symbols_fd(frames, n, copy_fd);
+}
+
+void bug_copy_to(int fd)
+{
+	copy_fd = fd;
 }
 
 void bug_panic(const char *file, int line, const char *fmt, ...)

@@ -29,6 +29,42 @@ static struct {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static atomic_bool is_open;
 
+static struct ring_page *shared_page; /* borrowed */
+
+void ring_share(struct ring_page *page)
+{
+	shared_page = page;
+}
+
+const char *ring_panic(void)
+{
+	return shared_page ? shared_page->panic : "";
+}
+
+/* Under the lock. A process that dies in the middle of this leaves a torn line, no more. */
+static void share(const char *text, size_t len)
+{
+	struct ring_page *p = shared_page;
+
+	for (size_t i = 0; i <= len; i++)
+		p->events[p->at++ % sizeof(p->events)] = i < len ? text[i] : '\n';
+}
+
+void ring_page_events(const struct ring_page *page, char *buf, size_t size)
+{
+	/* one byte less than there is: the one before tells whether a line begins here */
+	size_t n = page->at < sizeof(page->events) ? page->at : sizeof(page->events) - 1, from, got = 0;
+
+	if (n > size - 1)
+		n = size - 1;
+	from = page->at - n;
+	while (from > 0 && from < page->at && page->events[(from - 1) % sizeof(page->events)] != '\n')
+		from++; /* not the end of a line whose begin is gone */
+	while (from < page->at)
+		buf[got++] = page->events[from++ % sizeof(page->events)];
+	buf[got] = '\0';
+}
+
 bool ring_is_open(void)
 {
 	return atomic_load_explicit(&is_open, memory_order_relaxed);
@@ -63,6 +99,8 @@ void ring_keep(enum ring_id ring, const char *text, size_t text_len, const char 
 	memcpy(copy + text_len + 1, json, json_len);
 	copy[text_len + 1 + json_len] = '\0';
 	pthread_mutex_lock(&lock);
+	if (ring == RING_EVENTS && shared_page)
+		share(text, text_len);
 	uint64_t seq = ++rings[ring].seq;
 	struct record *r = &rings[ring].records[seq % rings[ring].max];
 	old = r->text;

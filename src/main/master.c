@@ -15,6 +15,7 @@
 #include "mctunnel/main/notify.h"
 #include "mctunnel/main/pidfile.h"
 #include "mctunnel/main/privs.h"
+#include "mctunnel/main/remains.h"
 #include "mctunnel/main/respawn.h"
 #include "mctunnel/main/store.h"
 #include "mctunnel/main/worker.h"
@@ -104,6 +105,7 @@ static void become_worker(struct master *m, int control)
 	int rc;
 
 	close(m->signal_fd);
+	remains_leave(&m->shared->remains);
 	notify_close();
 	pidfile_forget();
 	daemonise_forget();
@@ -133,6 +135,7 @@ static int fork_worker(struct master *m)
 
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
 		return -1;
+	remains_prepare();
 	pid = fork();
 	if (pid == 0) {
 		close(pair[0]);
@@ -244,15 +247,20 @@ static void log_death(const struct master *m, int status)
 {
 	uint64_t uptime = clock_ms() - m->respawn.started_at;
 	enum log_level level = m->phase == PHASE_SERVE ? LOG_ALERT : WIFSIGNALED(status) ? LOG_WARNING : LOG_NOTICE;
-	char how[64];
+	char how[64], text[160];
 
 	if (WIFSIGNALED(status))
 		snprintf(how, sizeof(how), "was killed by signal %d (%s)%s", WTERMSIG(status), strsignal(WTERMSIG(status)),
 			 WCOREDUMP(status) ? ", core dumped" : "");
 	else
 		snprintf(how, sizeof(how), "has exited with %d", WEXITSTATUS(status));
-	log_say(level, "worker %ld %s%s: uptime %llu ms, restarts %u", (long)m->worker, how, m->hung ? " after it hung" : "",
-		(unsigned long long)uptime, m->shared->restarts);
+	snprintf(text, sizeof(text), "worker %ld %s%s: uptime %llu ms, restarts %u", (long)m->worker, how, m->hung ? " after it hung" : "",
+		 (unsigned long long)uptime, m->shared->restarts);
+	log_say(level, "%s", text);
+	if (status == 0)
+		remains_forget(&m->shared->remains);
+	else
+		remains_collect(&m->shared->remains, text);
 }
 
 static void reap(struct master *m)

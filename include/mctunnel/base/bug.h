@@ -14,6 +14,9 @@ void die(const char *fmt, ...) __attribute__((noreturn, cold, format(printf, 1, 
  * backtrace to stderr and then die of the same signal (core dumps stay possible). */
 void bug_catch_signals(void);
 
+/* All that is written to stderr by the above goes to fd as well; -1: not any more. */
+void bug_copy_to(int fd);
+
 #define BUG_ON(cond)                                                \
 	do {                                                        \
 		if (__builtin_expect(!!(cond), 0))                  \

@@ -20,6 +20,20 @@ void ring_open(void);
 void ring_close(void);
 bool ring_is_open(void);
 
+/* What a process leaves to the one that follows it when it dies, in memory that both see. */
+struct ring_page {
+	uint32_t at;        /* bytes of events ever written */
+	char events[4096];  /* by the process: its last events as lines of text, a ring */
+	char panic[8192];   /* by whoever saw it die: how, its last words, its last events; a string of lines, empty: none has died */
+};
+
+/* From now on events are written there too; NULL: no longer. Before ring_open(). */
+void ring_share(struct ring_page *page);
+/* The last events of a page, oldest first, whole lines, as a string cut to size. Nobody may write meanwhile. */
+void ring_page_events(const struct ring_page *page, char *buf, size_t size);
+/* What the process before left, "" when there was none. */
+const char *ring_panic(void);
+
 /* A record in both its forms, without the newline; copied. */
 void ring_keep(enum ring_id ring, const char *text, size_t text_len, const char *json, size_t json_len);
 

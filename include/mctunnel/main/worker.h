@@ -2,6 +2,8 @@
 #ifndef MCTUNNEL_MAIN_WORKER_H
 #define MCTUNNEL_MAIN_WORKER_H
 
+#include "mctunnel/base/ring.h"
+
 #include <stddef.h>
 #include <stdint.h>
 
@@ -19,6 +21,7 @@ struct worker_shared {
 	volatile uint32_t restarts;      /* by the master */
 	volatile uint32_t draining;      /* by the worker */
 	volatile uint32_t vip;           /* by the worker: enum vip_state; kept for the next one */
+	struct ring_page remains;        /* of the worker that died last: shown by the next one */
 	uint8_t ticket_key[80];          /* TLS tickets stay good across restarts of the worker */
 };
 
