@@ -10,12 +10,16 @@
 
 #include <inttypes.h>
 #include <stdarg.h>
+#include <stdio_ext.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define PIECE (48u << 10) /* full; a row more does not matter */
 #define WAIT_MS 50
 #define STEPS 16 /* calls without text in a row, then others have their turn */
+
+static struct list queue; /* answers that are to be gone on with, see stand_in_line() */
+static struct timer gate;
 
 /* ---- the journey ---- */
 
@@ -30,12 +34,16 @@ struct answer *answer_new(void (*on_more)(void *), void *owner)
 	a->on_more = on_more;
 	a->owner = owner;
 	timer_init(&a->again, on_again);
+	list_init(&a->node);
 	return a;
 }
 
 static void answer_free(struct answer *a)
 {
 	timer_stop(&a->again);
+	list_del(&a->node);
+	if (queue.next && list_empty(&queue))
+		timer_stop(&gate);
 	if (a->data_free)
 		a->data_free(a->data);
 	if (a->out)
@@ -63,6 +71,8 @@ static bool piece_begin(struct answer *a)
 	a->text_len = 0;
 	a->out = open_memstream(&a->text, &a->text_len);
 	a->broken = !a->out;
+	if (a->out)
+		__fsetlocking(a->out, FSETLOCKING_BYCALLER); /* it has one user at a time */
 	return a->out;
 }
 
@@ -103,6 +113,8 @@ static bool has_text(const struct answer *a)
 	return ftello(a->out) > 0;
 }
 
+static bool produce(struct answer *a);
+
 static void run_back(struct msg *m)
 {
 	struct answer *a = container_of(m, struct answer, msg);
@@ -115,7 +127,7 @@ static void run_back(struct msg *m)
 	if (a->done || has_text(a)) {
 		piece_end(a);
 		a->on_more(a->owner);
-	} else if (answer_more(a)) {
+	} else if (produce(a)) {
 		a->on_more(a->owner);
 	}
 }
@@ -134,7 +146,7 @@ static void on_again(struct timer *t)
 	struct answer *a = container_of(t, struct answer, again);
 
 	a->thread = 0;
-	if (answer_more(a))
+	if (produce(a))
 		a->on_more(a->owner);
 }
 
@@ -145,13 +157,8 @@ static void send_away(struct answer *a, int thread)
 	thread_post(thread, &a->msg);
 }
 
-bool answer_more(struct answer *a)
+static bool produce(struct answer *a)
 {
-	BUG_ON(a->away || a->done || thread_self() != 0);
-	if (!piece_begin(a)) {
-		a->done = true;
-		return true;
-	}
 	for (int i = 0; i < STEPS && a->thread == 0; i++) {
 		step(a);
 		if (a->done || has_text(a)) {
@@ -167,6 +174,48 @@ bool answer_more(struct answer *a)
 	else
 		send_away(a, a->thread);
 	return false;
+}
+
+/* ---- the line: one piece a turn of the loop, however many and however fast the clients are ---- */
+
+static void on_gate(struct timer *t)
+{
+	struct answer *a = list_first(&queue, struct answer, node);
+
+	list_del(&a->node);
+	if (!list_empty(&queue))
+		timer_start(&gate, 0);
+	if (a->thread > 0)
+		send_away(a, a->thread);
+	else if (produce(a))
+		a->on_more(a->owner);
+}
+
+static void stand_in_line(struct answer *a)
+{
+	if (!queue.next) {
+		list_init(&queue);
+		timer_init(&gate, on_gate);
+	}
+	list_add(&queue, &a->node);
+	if (!timer_running(&gate))
+		timer_start(&gate, 0);
+}
+
+/* The first piece at once, so that short answers are quick. */
+bool answer_more(struct answer *a)
+{
+	BUG_ON(a->away || a->done || thread_self() != 0);
+	if (!piece_begin(a)) {
+		a->done = true;
+		return true;
+	}
+	if (a->begun) {
+		stand_in_line(a);
+		return false;
+	}
+	a->begun = true;
+	return produce(a);
 }
 
 /* ---- for commands ---- */
@@ -236,8 +285,17 @@ static void put_csv(FILE *out, const char *value)
 /* One line, one column, whatever is in it. */
 static void put_text(FILE *out, const char *value)
 {
-	for (; *value; value++)
-		fputc((unsigned char)*value < ' ' || *value == 0x7f ? '?' : *value, out);
+	static const char controls[] = "\1\2\3\4\5\6\7\10\11\12\13\14\15\16\17\20\21\22\23\24\25\26\27\30\31\32\33\34\35\36\37\177";
+
+	for (;;) {
+		size_t len = strcspn(value, controls);
+
+		fwrite(value, 1, len, out);
+		if (!value[len])
+			return;
+		fputc('?', out);
+		value += len + 1;
+	}
 }
 
 void answer_str(struct answer *a, const char *value)
@@ -254,8 +312,10 @@ void answer_str(struct answer *a, const char *value)
 
 void answer_int(struct answer *a, int64_t value)
 {
+	char text[24];
+
 	cell_begin(a);
-	fprintf(a->out, "%" PRId64, value);
+	fwrite(text, 1, (size_t)snprintf(text, sizeof(text), "%" PRId64, value), a->out);
 	cell_end(a);
 }
 

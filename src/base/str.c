@@ -179,6 +179,16 @@ size_t str_utf8(const char *text)
 	return len;
 }
 
+/* Bytes that stand for themselves. */
+static size_t json_plain(const char *s)
+{
+	size_t n = 0;
+
+	while (s[n] >= ' ' && s[n] < 0x7f && s[n] != '"' && s[n] != '\\')
+		n++;
+	return n;
+}
+
 void str_json(FILE *out, const char *text)
 {
 	if (!text) {
@@ -186,15 +196,17 @@ void str_json(FILE *out, const char *text)
 		return;
 	}
 	fputc('"', out);
-	for (const unsigned char *s = (const unsigned char *)text; *s;) {
-		size_t len = str_utf8((const char *)s);
+	for (const char *s = text; *s;) {
+		size_t plain = json_plain(s), len = plain ? plain : str_utf8(s);
 
 		if (len == 0)
 			fputs("\\ufffd", out);
-		else if (*s < 0x20 || *s == 0x7f)
-			fprintf(out, "\\u%04x", *s);
+		else if (!plain && ((unsigned char)*s < 0x20 || *s == 0x7f))
+			fprintf(out, "\\u%04x", (unsigned char)*s);
+		else if (!plain && (*s == '"' || *s == '\\'))
+			fprintf(out, "\\%c", *s);
 		else
-			fprintf(out, "%s%.*s", *s == '"' || *s == '\\' ? "\\" : "", (int)len, (const char *)s);
+			fwrite(s, 1, len, out);
 		s += len ? len : 1;
 	}
 	fputc('"', out);

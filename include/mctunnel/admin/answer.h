@@ -3,6 +3,7 @@
 #ifndef MCTUNNEL_ADMIN_ANSWER_H
 #define MCTUNNEL_ADMIN_ANSWER_H
 
+#include "mctunnel/base/list.h"
 #include "mctunnel/base/timer.h"
 #include "mctunnel/event/thread.h"
 
@@ -53,9 +54,10 @@ struct answer {
 	const char *const *columns;
 	int columns_n, column;
 	uint64_t rows;
-	bool pairs, list, done, away, dropped, broken;
+	bool pairs, list, begun, done, away, dropped, broken;
 	int thread;
 	struct timer again;
+	struct list node;
 	void (*on_more)(void *owner);
 	void *owner;
 };
