@@ -14,10 +14,12 @@
 #include "mctunnel/conf/conf.h"
 #include "mctunnel/edge/carrier.h"
 #include "mctunnel/edge/comeback.h"
+#include "mctunnel/edge/health.h"
 #include "mctunnel/event/thread.h"
 #include "mctunnel/net/conn.h"
 #include "mctunnel/net/sock.h"
 #include "mctunnel/net/tls.h"
+#include "mctunnel/proto/h2_server.h"
 #include "mctunnel/proto/hello.h"
 #include "mctunnel/tunnel/registry.h"
 
@@ -34,13 +36,14 @@
 #define RETRY_LIMIT_MS 5000
 #define LOG_BURST 50          /* lines about refused connections at once, and 10 a second from then on */
 
-enum guest_state { GUEST_HANDSHAKE, GUEST_SILENT, GUEST_CLAIMING, GUEST_UP, GUEST_REFUSED };
+enum guest_state { GUEST_ARRIVED, GUEST_HANDSHAKE, GUEST_SILENT, GUEST_CLAIMING, GUEST_UP, GUEST_REFUSED };
 
 struct guest {
 	struct list node;
 	uint64_t serial;         /* on its thread */
 	enum guest_state state;
 	struct conn *conn;       /* owned until the carrier has it */
+	struct tls *tls;         /* shared */
 	struct carrier *carrier; /* owned */
 	struct advert *advert;   /* shared */
 	struct timer timer;      /* deadline of the greeting; next claim */
@@ -114,7 +117,7 @@ static void log_guest(enum log_level level, const char *event, const struct gues
 	log_str(&r, "agent", g->advert ? g->advert->name : NULL);
 	log_str(&r, "tunnel", g->advert ? g->advert->tunnel : NULL);
 	log_str(&r, "addr", g->addr);
-	log_str(&r, "cert", tls_peer_subject(c));
+	log_str(&r, "cert", g->state == GUEST_ARRIVED ? "" : tls_peer_subject(c));
 	if (why != REASON_COUNT) {
 		log_str(&r, "reason", reason_word(why));
 		log_str(&r, "text", text);
@@ -528,8 +531,9 @@ static void handshake_over(void)
 
 static void guest_free(struct guest *g)
 {
-	if (g->state == GUEST_HANDSHAKE)
+	if (g->state <= GUEST_HANDSHAKE)
 		handshake_over();
+	tls_put(g->tls);
 	timer_stop(&g->timer);
 	list_del(&g->node);
 	if (g->state == GUEST_UP) {
@@ -550,8 +554,21 @@ static void guest_free(struct guest *g)
 	mem_put(MEM_OTHER, g);
 }
 
+/* No link: whoever speaks HTTP/2 in plaintext, or over TLS without a certificate, may ask for health and nothing else. */
+static void hand_to_health(struct guest *g)
+{
+	struct conn *c = g->conn;
+	g->conn = NULL;
+	guest_free(g);
+	health_welcome(c);
+}
+
 static void handshake_done(struct guest *g)
 {
+	if (strcmp(tls_alpn(g->conn), TLS_ALPN_LINK) != 0) {
+		hand_to_health(g);
+		return;
+	}
 	handshake_over();
 	g->state = GUEST_SILENT;
 	stat_add(STAT_LINK_HANDSHAKES, 1);
@@ -579,11 +596,36 @@ static void on_conn(struct conn *c)
 	}
 }
 
+static void begin_tls(struct guest *g)
+{
+	struct conn *c = tls_accept(g->tls, g->conn, on_conn, g);
+	if (!c) {
+		guest_free(g);
+		return;
+	}
+	g->conn = c;
+	g->state = GUEST_HANDSHAKE;
+}
+
+/* The first bytes tell: those of HTTP/2 are read by nobody until they are whole; everything else is for TLS to like or not. */
+static void on_arrived(struct conn *c)
+{
+	struct guest *g = c->owner;
+	char first[sizeof H2_PREFACE - 1];
+	ssize_t n = recv(conn_fd(c), first, sizeof first, MSG_PEEK);
+	bool preface = n > 0 && memcmp(first, H2_PREFACE, (size_t)n) == 0;
+	if (preface && (size_t)n == sizeof first)
+		hand_to_health(g);
+	else if ((n >= 0 || errno != EAGAIN) && (!preface || c->peer_shut || c->hup))
+		begin_tls(g);
+}
+
 static void welcome(struct door *d, int fd, const struct addr *from)
 {
 	struct guest *g = mem_get(MEM_OTHER, sizeof *g);
-	struct conn *plain = g ? conn_tcp(fd, on_conn, g) : NULL;
-	if (!plain) {
+	if (g)
+		g->conn = conn_tcp(fd, on_arrived, g);
+	if (!g || !g->conn) {
 		mem_put(MEM_OTHER, g);
 		close(fd);
 		return;
@@ -591,12 +633,7 @@ static void welcome(struct door *d, int fd, const struct addr *from)
 	list_init(&g->node);
 	timer_init(&g->timer, on_timer);
 	addr_text(from, g->addr, sizeof g->addr);
-	g->conn = tls_accept(d->tls, plain, on_conn, g);
-	if (!g->conn) {
-		conn_abort(plain);
-		mem_put(MEM_OTHER, g);
-		return;
-	}
+	g->tls = tls_get(d->tls);
 	enlist(g);
 	hub.handshakes++;
 	timer_start(&g->timer, GREET_MS);
@@ -729,9 +766,15 @@ void hub_reload(struct conf *conf, struct tls *const *tls, const int *fds)
 	}
 }
 
+void hub_changed(void)
+{
+	health_changed();
+}
+
 void hub_drain(void)
 {
 	hub.draining = true;
+	health_changed();
 	list_for_each (n, &hub.guests) {
 		struct guest *g = container_of(n, struct guest, node);
 		if (g->state == GUEST_UP)
@@ -780,6 +823,7 @@ bool hub_each(uint64_t *cursor, enum visit (*visit)(void *, const struct hub_lin
 
 void hub_stop(void)
 {
+	health_stop();
 	while (!list_empty(&hub.guests)) {
 		struct guest *g = list_first(&hub.guests, struct guest, node);
 		if (g->state == GUEST_UP) {
@@ -791,7 +835,7 @@ void hub_stop(void)
 	}
 }
 
-void hub_init(struct conf *conf, struct tls *const *tls, const uint8_t instance[16])
+void hub_init(struct conf *conf, struct tls *const *tls, const uint8_t instance[16], bool (*ready)(void))
 {
 	memset(&hub, 0, sizeof hub);
 	hub.conf = conf;
@@ -800,6 +844,7 @@ void hub_init(struct conf *conf, struct tls *const *tls, const uint8_t instance[
 	list_init(&hub.guests);
 	list_init(&hub.doors);
 	timer_init(&hub.resume, on_resume);
+	health_init(&hub.conf, ready);
 }
 
 void hub_fini(void)

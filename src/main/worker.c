@@ -261,11 +261,27 @@ static void stop_program(bool softly)
 
 static const struct admin_state admin_state = {conf_in_force, phase_word, restarts, stop_program};
 
+static void run_ready(struct msg *m)
+{
+	hub_changed();
+	free(m);
+}
+
+static void tell_hubs(void)
+{
+	for (int t = 0; t < thread_count() && me.conf->hub.set; t++) {
+		struct msg *m = xcalloc(1, sizeof *m);
+		m->run = run_ready;
+		thread_post(t, m);
+	}
+}
+
 static void serving(void)
 {
 	if (me.phase != STARTING)
 		return;
 	me.phase = SERVING;
+	tell_hubs();
 	log_notice("serving: version %s, %d threads, %zu listeners%s%s", MCTUNNEL_VERSION, thread_count(), me.conf->listeners_n,
 		   me.conf->hub.set ? ", hub " : "", me.conf->hub.set ? me.conf->hub.name : "");
 	tell_master('R');
@@ -306,7 +322,7 @@ static void setup(int thread)
 	registry_init();
 	frontend_init(me.conf);
 	if (me.conf->hub.set)
-		hub_init(me.conf, me.hub_tls, me.hub_instance);
+		hub_init(me.conf, me.hub_tls, me.hub_instance, is_ready);
 	target_init(me.conf);
 	if (me.conf->agent.set)
 		dialer_init(me.conf, me.agent_tls, me.agent_instance);

@@ -226,6 +226,14 @@ void sock_user_timeout(int fd, uint32_t ms)
 	set_int(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, (int)(ms > INT_MAX ? INT_MAX : ms));
 }
 
+void sock_keepalive(int fd, uint32_t idle_s)
+{
+	set_int(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+	set_int(fd, IPPROTO_TCP, TCP_KEEPIDLE, (int)idle_s);
+	set_int(fd, IPPROTO_TCP, TCP_KEEPINTVL, (int)(idle_s / 3 + 1));
+	set_int(fd, IPPROTO_TCP, TCP_KEEPCNT, 3);
+}
+
 void sock_notsent_lowat(int fd, uint32_t bytes)
 {
 	set_int(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, (int)(bytes > INT_MAX ? INT_MAX : bytes));

@@ -166,12 +166,14 @@ static size_t put_varint(uint8_t *p, size_t n)
 	return len;
 }
 
-void health_list_add(struct health_list *l, const char *service, enum health_status status)
+bool health_list_add(struct health_list *l, const char *service, enum health_status status)
 {
 	size_t name = strlen(service);
 	uint8_t entry[ENTRY_MAX], *p = entry;
-	if (name >= GRPC_HEALTH_NAME_MAX || l->n++ >= GRPC_HEALTH_LISTED)
-		return;
+	if (name >= GRPC_HEALTH_NAME_MAX)
+		return true; /* nobody can ask for it either */
+	if (l->n++ >= GRPC_HEALTH_LISTED)
+		return false;
 	*p++ = 0x0a; /* key */
 	p += put_varint(p, name);
 	memcpy(p, service, name);
@@ -184,6 +186,7 @@ void health_list_add(struct health_list *l, const char *service, enum health_sta
 	l->len += put_varint(l->data + l->len, (size_t)(p - entry));
 	memcpy(l->data + l->len, entry, (size_t)(p - entry));
 	l->len += (size_t)(p - entry);
+	return true;
 }
 
 /* ---- answering ---- */
@@ -441,6 +444,11 @@ void grpc_health_goaway(struct grpc_health *h, bool flood)
 bool grpc_health_over(const struct grpc_health *h)
 {
 	return h2_server_over(h->h2);
+}
+
+bool grpc_health_broken(const struct grpc_health *h)
+{
+	return h2_server_broken(h->h2);
 }
 
 uint32_t grpc_health_take_frames(struct grpc_health *h)

@@ -702,7 +702,7 @@ struct h2_server {
 	const uint8_t *rest; /* borrowed from nghttp2: serialised, not yet taken */
 	size_t rest_len;
 	bool trailers; /* h2_server_trailers was called for the answer being pulled */
-	bool over;
+	bool over, broken;
 };
 
 #define ANSWER_FIELDS 8
@@ -805,8 +805,10 @@ static int server_frame_sent(nghttp2_session *ng, const nghttp2_frame *frame, vo
 	bool end = (frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA) && (frame->hd.flags & NGHTTP2_FLAG_END_STREAM);
 	if (end && nghttp2_session_get_stream_remote_close(ng, frame->hd.stream_id) == 0)
 		nghttp2_submit_rst_stream(ng, NGHTTP2_FLAG_NONE, frame->hd.stream_id, NGHTTP2_NO_ERROR);
-	if (frame->hd.type == NGHTTP2_GOAWAY)
-		s->over = true; /* nghttp2's own, or ours */
+	if (frame->hd.type == NGHTTP2_GOAWAY) { /* nghttp2's own, or ours */
+		s->over = true;
+		s->broken = frame->goaway.error_code != NGHTTP2_NO_ERROR;
+	}
 	return 0;
 }
 
@@ -854,6 +856,11 @@ bool h2_server_wants_output(const struct h2_server *s)
 bool h2_server_over(const struct h2_server *s)
 {
 	return s->over || !nghttp2_session_want_read(s->ng);
+}
+
+bool h2_server_broken(const struct h2_server *s)
+{
+	return s->broken;
 }
 
 static ssize_t server_pull(nghttp2_session *ng, int32_t id, uint8_t *buf, size_t len, uint32_t *flags, nghttp2_data_source *source, void *arg)

@@ -1,4 +1,4 @@
-/* The hub's own port: agents arrive, prove who they are, are greeted, and their links join the registry. */
+/* The hub's own port: agents arrive, prove who they are, are greeted, and their links join the registry. Who asks for health is handed to health.h. */
 #ifndef MCTUNNEL_EDGE_HUB_H
 #define MCTUNNEL_EDGE_HUB_H
 
@@ -10,14 +10,15 @@
 struct conf;
 struct tls;
 
-/* Each thread. tls: one per hub.bind entry, borrowed until hub_fini. */
-void hub_init(struct conf *conf, struct tls *const *tls, const uint8_t instance[16]);
+/* Each thread. tls: one per hub.bind entry, borrowed until hub_fini. ready: does the process take new sessions? */
+void hub_init(struct conf *conf, struct tls *const *tls, const uint8_t instance[16], bool (*ready)(void));
 /* Each thread: accept on the socket of hub.bind[bind]. */
 int hub_open(int fd, unsigned bind) __attribute__((warn_unused_result));
 /* Each thread: accept on these sockets, one per hub.bind entry, and on no others; new handshakes with these contexts. Links stay, but what their agents may
  * serve is judged again. conf and tls are borrowed as in hub_init; those of before are no longer used here. */
 void hub_reload(struct conf *conf, struct tls *const *tls, const int *fds);
 void hub_close_all(void); /* stop accepting; links stay */
+void hub_changed(void);   /* each thread: ready() says something else now */
 void hub_drain(void);     /* GOAWAY to every agent: no new sessions, agents look elsewhere */
 void hub_stop(void);      /* close all links */
 void hub_fini(void);

@@ -24,6 +24,7 @@ int sock_error(int fd); /* takes and returns SO_ERROR */
 
 void sock_orderly(int fd);                          /* linger off: close() now delivers what was written, then FIN */
 void sock_user_timeout(int fd, uint32_t ms);        /* TCP_USER_TIMEOUT */
+void sock_keepalive(int fd, uint32_t idle_s);       /* the kernel asks a silent peer whether it lives; a dead one is noticed within twice that */
 void sock_notsent_lowat(int fd, uint32_t bytes);    /* TCP_NOTSENT_LOWAT */
 void sock_local(int fd, struct addr *out);          /* own address */
 

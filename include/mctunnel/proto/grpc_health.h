@@ -21,14 +21,14 @@ struct health_list;
 /* Called from within the functions below; may not call them, but health_list_add. */
 struct grpc_health_events {
 	enum health_status (*status)(void *owner, const char *service);
-	void (*list)(void *owner, struct health_list *l); /* health_list_add for each service there is, once */
+	void (*list)(void *owner, struct health_list *l); /* health_list_add for each service there is, once, until that is false */
 	/* A status was told (to Watch: each time); status HEALTH_UNKNOWN: the call was refused, service is "" then. */
 	void (*answered)(void *owner, const char *service, enum health_status status);
 	bool (*watch_begins)(void *owner); /* false: there are too many */
 	void (*watch_ends)(void *owner);
 };
 
-void health_list_add(struct health_list *l, const char *service, enum health_status status);
+bool health_list_add(struct health_list *l, const char *service, enum health_status status);
 
 struct grpc_health *grpc_health_new(const struct grpc_health_events *ev, void *owner) __attribute__((warn_unused_result)); /* NULL: no memory */
 void grpc_health_free(struct grpc_health *h); /* watch_ends is called for what is left */
@@ -42,7 +42,8 @@ void grpc_health_changed(struct grpc_health *h);
 
 /* The end: GOAWAY, calls are cut. flood: because the client overdoes it. */
 void grpc_health_goaway(struct grpc_health *h, bool flood);
-bool grpc_health_over(const struct grpc_health *h); /* input is thrown away; close when there is no output left */
+bool grpc_health_over(const struct grpc_health *h);   /* input is thrown away; close when there is no output left */
+bool grpc_health_broken(const struct grpc_health *h); /* because the client broke the protocol or a limit */
 
 uint32_t grpc_health_take_frames(struct grpc_health *h); /* received since the last call */
 

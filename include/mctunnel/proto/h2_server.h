@@ -41,7 +41,8 @@ void h2_server_free(struct h2_server *s); /* no event any more */
 void h2_server_input(struct h2_server *s, const uint8_t *data, size_t len);
 size_t h2_server_output(struct h2_server *s, uint8_t *dst, size_t size); /* bytes to send; 0: none now */
 bool h2_server_wants_output(const struct h2_server *s);
-bool h2_server_over(const struct h2_server *s); /* what comes is thrown away; close when there is no output left */
+bool h2_server_over(const struct h2_server *s);   /* what comes is thrown away; close when there is no output left */
+bool h2_server_broken(const struct h2_server *s); /* over because the client broke the protocol or a limit */
 
 /* The header of an answer; fin: that is all of it. Fields: :status first. */
 void h2_server_answer(struct h2_server *s, int32_t id, const struct h2_field *f, size_t n, bool fin);
