@@ -6,6 +6,7 @@ import sys
 import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "lib"))
 import harness
+import proc
 import scene
 import tcp
 from harness import check, equal, say
@@ -28,6 +29,26 @@ def test_stop_at_once(run):
         tcp.expect_reset(s, "client")
         check(isinstance(server.result(5), ConnectionResetError), "the target saw no reset")
         p.hub.start().wait_links(2)
+
+
+def test_orders_that_overtake_each_other(run):
+    """A stop that comes while the threads still start, or are still being told to drain."""
+    hub = scene.Hub(run, {"echo": "site-a/echo"})
+    for i in range(12):
+        hub.start()
+        if i % 3:
+            hub.wait_ready()
+        worker = hub.worker()
+        if i % 3 == 1:
+            os.kill(worker, signal.SIGUSR1)
+        if i % 3 == 2:
+            hub.send(signal.SIGUSR1)
+        os.kill(hub.master() if i % 3 == 2 else worker, signal.SIGTERM)
+        harness.wait_until(lambda: not proc.alive(worker), "worker to end", 5)
+        if hub.running():
+            hub.send(signal.SIGTERM)
+        harness.wait_until(lambda: not hub.running(), "the hub to end", 5)
+        hub.abandon()
 
 
 def test_soft_stop_lets_sessions_end(run):

@@ -55,7 +55,6 @@ struct worker {
 	struct timer drain;
 	uint64_t drain_until_ms;
 	_Atomic int phase;
-	int answers;                    /* of threads, to what they were asked last */
 	int exit_code;
 };
 
@@ -63,34 +62,43 @@ static struct worker me; /* written by thread 0, and before the threads start */
 
 /* ---- asking every thread to do something, and going on when all have ---- */
 
-struct order {
-	struct msg msg;
+struct round { /* one for each time: stopping may be ordered while draining is still being answered */
 	void (*act)(void);
 	void (*then)(void); /* on thread 0, after the last */
+	int answers;
+};
+
+struct order {
+	struct msg msg;
+	struct round *round;
 };
 
 static void run_answer(struct msg *m)
 {
 	struct order *o = container_of(m, struct order, msg);
-	if (++me.answers == thread_count())
-		o->then();
+	struct round *r = o->round;
 	free(o);
+	if (++r->answers < thread_count())
+		return;
+	r->then();
+	free(r);
 }
 
 static void run_order(struct msg *m)
 {
 	struct order *o = container_of(m, struct order, msg);
-	o->act();
+	o->round->act();
 	o->msg.run = run_answer;
 	thread_post(0, &o->msg);
 }
 
 static void order_all(void (*act)(void), void (*then)(void))
 {
-	me.answers = 0;
+	struct round *r = xcalloc(1, sizeof *r);
+	*r = (struct round){.act = act, .then = then};
 	for (int t = 0; t < thread_count(); t++) {
 		struct order *o = xcalloc(1, sizeof *o);
-		*o = (struct order){.msg.run = run_order, .act = act, .then = then};
+		*o = (struct order){.msg.run = run_order, .round = r};
 		thread_post(t, &o->msg);
 	}
 }
