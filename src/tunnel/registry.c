@@ -9,6 +9,7 @@
 #include "mctunnel/base/mem.h"
 #include "mctunnel/base/rnd.h"
 #include "mctunnel/base/str.h"
+#include "mctunnel/base/timer.h"
 #include "mctunnel/event/loop.h"
 #include "mctunnel/event/thread.h"
 #include "mctunnel/proto/h2.h"
@@ -19,11 +20,18 @@
 #include <string.h>
 
 #define ON_CHANGE_MAX 4 /* one for each module that asks */
-#define BAR_MS 30000   /* as long as hubs park sessions by default */
 #define CLAIM_ROUNDS 2 /* a session on its way between two threads is met in the second round */
+#define AGAIN_MS 50    /* between two looks at links that were full */
+#define BAR_MS 10000   /* long enough for a dead link to be found out */
 
 struct counter { /* sessions of an instance; shared by its adverts */
 	atomic_uint refs, n, rtt_us;
+};
+
+/* The tunnel is part of it: whoever knows an agent's instance id, but is entitled to another tunnel, is somebody else. */
+struct peer_key {
+	uint8_t instance[16];
+	char tunnel[HELLO_NAME_MAX]; /* zeroes to the end */
 };
 
 struct peer { /* an instance: of an agent on the hub, of a hub on the agent */
@@ -31,7 +39,7 @@ struct peer { /* an instance: of an agent on the hub, of a hub on the agent */
 	struct list entries;           /* its links */
 	struct list parked;            /* sessions of this thread that wait for one */
 	struct advert *advert;         /* shared: the newest */
-	uint8_t instance[16];
+	struct peer_key key;
 	int wrr;                       /* smooth weighted round robin */
 };
 
@@ -58,6 +66,7 @@ struct replica {
 	struct map *marks;                            /* owned: what operators said; a mark's value + 1 as a pointer */
 	struct list nowhere;                          /* parking of links that never joined */
 	struct deferred change;
+	struct timer again;                           /* runs while sessions are parked though their peer has links */
 	void (*on_change[ON_CHANGE_MAX])(void);
 	size_t agents;                                /* agent instances with a link */
 	unsigned links_on[THREAD_MAX];                /* by thread */
@@ -128,9 +137,18 @@ static struct entry *entry_find(uint64_t id)
 	return map_get(me.entries, &id, sizeof id);
 }
 
-static struct peer *peer_find(const uint8_t instance[16])
+static struct peer_key key_of(const uint8_t instance[16], const char *tunnel)
 {
-	return map_get(me.peers, instance, 16);
+	struct peer_key k = {.instance = {0}};
+	memcpy(k.instance, instance, sizeof k.instance);
+	str_copy(k.tunnel, sizeof k.tunnel, tunnel);
+	return k;
+}
+
+static struct peer *peer_find(const uint8_t instance[16], const char *tunnel)
+{
+	struct peer_key k = key_of(instance, tunnel);
+	return map_get(me.peers, &k, sizeof k);
 }
 
 static struct site *site_get(const char *tunnel)
@@ -146,23 +164,23 @@ static struct site *site_get(const char *tunnel)
 
 static struct peer *peer_get(struct advert *a)
 {
-	struct peer *p = peer_find(a->instance);
+	struct peer *p = peer_find(a->instance, a->tunnel);
 	if (p)
 		return p;
 	p = xcalloc(1, sizeof *p);
-	memcpy(p->instance, a->instance, sizeof p->instance);
+	p->key = key_of(a->instance, a->tunnel);
 	p->advert = advert_get(a);
 	list_init(&p->entries);
 	list_init(&p->parked);
 	list_init(&p->site_node);
 	list_add(&site_get(a->tunnel)->peers, &p->site_node);
-	map_set(me.peers, p->instance, sizeof p->instance, p);
+	map_set(me.peers, &p->key, sizeof p->key, p);
 	return p;
 }
 
 static void peer_free(struct peer *p)
 {
-	map_del(me.peers, p->instance, sizeof p->instance);
+	map_del(me.peers, &p->key, sizeof p->key);
 	list_del(&p->site_node);
 	advert_put(p->advert);
 	free(p);
@@ -232,8 +250,8 @@ struct move_msg {
 	struct advert *advert;
 };
 
-static void unpark(struct peer *p);
-static bool resume_here(struct peer *p);
+static void go_on(struct peer *p);
+static void bury_replaced(struct peer *p);
 
 static void run_move(struct msg *m)
 {
@@ -243,8 +261,10 @@ static void run_move(struct msg *m)
 	session_park(mm->session, &p->parked);
 	if (me.stopping)
 		session_end_list(&p->parked, REASON_STOPPED);
-	else if (!resume_here(p))
-		unpark(p);
+	else if (list_empty(&p->entries))
+		bury_replaced(p);
+	else
+		go_on(p);
 	advert_put(mm->advert);
 	free(mm);
 }
@@ -297,6 +317,13 @@ static bool resume_here(struct peer *p)
 	return any;
 }
 
+/* Who is left found links full (or gone, but we do not know yet). */
+static void look_again(const struct peer *p)
+{
+	if (!list_empty(&p->parked) && !list_empty(&p->entries) && !timer_running(&me.again))
+		timer_start(&me.again, AGAIN_MS);
+}
+
 /* Hub: the parked sessions of an agent instance go on over its links. */
 static void unpark(struct peer *p)
 {
@@ -305,12 +332,32 @@ static void unpark(struct peer *p)
 	list_for_each_safe (n, &p->parked) {
 		struct entry *e = next_entry(p);
 		if (!e)
-			return;
+			break;
 		if (!e->link)
 			move(session_of_node(n), e);
 		else if (session_resume(session_of_node(n), e->link) != 0)
-			return;
+			break;
 	}
+	look_again(p);
+}
+
+/* The same for sessions that shall not be sent elsewhere as long as there are links here. */
+static void go_on(struct peer *p)
+{
+	if (me.stopping || !of_agent(p->advert))
+		return;
+	if (resume_here(p))
+		look_again(p);
+	else
+		unpark(p);
+}
+
+static void on_again(struct timer *t)
+{
+	size_t pos = 0;
+	for (struct peer *p; (p = map_next(me.peers, &pos));)
+		if (!list_empty(&p->parked))
+			go_on(p);
 }
 
 /* An instance without links whose name came back as another process is dead: nobody will resume its sessions. */
@@ -322,6 +369,19 @@ static void bury_namesakes(const struct peer *p)
 		struct peer *other = container_of(n, struct peer, site_node);
 		if (other != p && list_empty(&other->entries) && strcmp(other->advert->name, p->advert->name) == 0)
 			session_end_list(&other->parked, why);
+	}
+}
+
+/* The newcomer of its name may have been there first. */
+static void bury_replaced(struct peer *p)
+{
+	struct site *s = site_get(p->advert->tunnel);
+	list_for_each (n, &s->peers) {
+		struct peer *other = container_of(n, struct peer, site_node);
+		if (!list_empty(&other->entries) && strcmp(other->advert->name, p->advert->name) == 0) {
+			bury_namesakes(other);
+			return;
+		}
 	}
 }
 
@@ -350,19 +410,10 @@ static void apply_gone(uint64_t id)
 	char tunnel[HELLO_NAME_MAX];
 	str_copy(tunnel, sizeof tunnel, p->advert->tunnel);
 	entry_del(e);
-	if (!list_empty(&p->entries)) {
+	if (list_empty(&p->entries))
+		bury_replaced(p);
+	else
 		unpark(p);
-	} else {
-		/* The newcomer of its name may have been there first. */
-		struct site *s = site_get(tunnel);
-		list_for_each (n, &s->peers) {
-			struct peer *other = container_of(n, struct peer, site_node);
-			if (!list_empty(&other->entries) && strcmp(other->advert->name, p->advert->name) == 0) {
-				bury_namesakes(other);
-				break;
-			}
-		}
-	}
 	sweep(tunnel);
 	changed();
 }
@@ -464,6 +515,14 @@ struct list *registry_parking(uint64_t id)
 	return e ? &e->peer->parked : &me.nowhere;
 }
 
+void registry_strand(uint64_t id, struct list *node)
+{
+	struct entry *e = entry_find(id);
+	session_park(session_of_node(node), registry_parking(id));
+	if (e)
+		look_again(e->peer);
+}
+
 struct link *registry_link(uint64_t id)
 {
 	struct entry *e = entry_find(id);
@@ -500,7 +559,7 @@ static bool name_in_use(const struct advert *a)
 	struct site *s = site_get(a->tunnel);
 	list_for_each (n, &s->peers) {
 		struct peer *p = container_of(n, struct peer, site_node);
-		bool same = memcmp(p->instance, a->instance, sizeof p->instance) == 0;
+		bool same = memcmp(p->key.instance, a->instance, sizeof a->instance) == 0;
 		if (!same && !list_empty(&p->entries) && !p->advert->draining && strcmp(p->advert->name, a->name) == 0)
 			return true;
 	}
@@ -511,7 +570,7 @@ static bool name_in_use(const struct advert *a)
 static int choose_thread(const struct advert *a, int from)
 {
 	unsigned own[THREAD_MAX] = {0};
-	const struct peer *p = peer_find(a->instance);
+	const struct peer *p = peer_find(a->instance, a->tunnel);
 	if (p) {
 		list_for_each (n, &p->entries)
 			own[container_of(n, struct entry, node)->thread]++;
@@ -535,7 +594,7 @@ static void run_claim(struct msg *m)
 	} else if (c->unique && name_in_use(c->advert)) {
 		v->why = REASON_NAME_IN_USE;
 	} else {
-		const struct peer *p = peer_find(c->advert->instance);
+		const struct peer *p = peer_find(c->advert->instance, c->advert->tunnel);
 		share_counter(c->advert, p ? p->advert : NULL);
 		v->accepted = true;
 		v->thread = choose_thread(c->advert, c->from);
@@ -572,19 +631,24 @@ static const struct hello_service *offered(const struct advert *a, const char *s
 static bool avoided(const struct peer *p, const uint8_t (*avoid)[16], size_t n)
 {
 	for (size_t i = 0; i < n; i++)
-		if (memcmp(avoid[i], p->instance, 16) == 0)
+		if (memcmp(avoid[i], p->key.instance, 16) == 0)
 			return true;
 	return false;
 }
 
-static bool has_usable_link(const struct peer *p)
+/* Of links on other threads it is not known whether they are full. */
+static enum pick_result room_of(const struct peer *p)
 {
+	enum pick_result room = PICK_NONE;
 	list_for_each (n, &p->entries) {
 		const struct entry *e = container_of(n, struct entry, node);
-		if (e->up && !e->retiring && (!e->link || link_can_open(e->link)))
-			return true;
+		if (!e->up || e->retiring)
+			continue;
+		if (!e->link || link_can_open(e->link))
+			return PICK_OK;
+		room = PICK_FULL;
 	}
-	return false;
+	return room;
 }
 
 /* ---- what operators said ---- */
@@ -719,19 +783,25 @@ struct candidates {
 	struct peer *peer[CANDIDATES];
 	unsigned weight[CANDIDATES], total;
 	size_t n;
+	bool full; /* others would do, but for their links */
 };
 
 static void collect(struct candidates *c, const char *tunnel, const char *service, const uint8_t (*avoid)[16], size_t avoid_n)
 {
 	struct site *s = map_get_str(me.sites, tunnel);
 	c->n = c->total = 0;
+	c->full = false;
 	if (!s || closed_by_operator(tunnel, service))
 		return;
 	list_for_each (n, &s->peers) {
 		struct peer *p = container_of(n, struct peer, site_node);
 		const struct hello_service *o = offered(p->advert, service);
 		unsigned weight = o ? weight_of(p, o) : 0;
-		if (!o || !o->up || weight == 0 || p->advert->draining || avoided(p, avoid, avoid_n) || !has_usable_link(p))
+		if (!o || !o->up || weight == 0 || p->advert->draining || avoided(p, avoid, avoid_n))
+			continue;
+		enum pick_result room = room_of(p);
+		c->full |= room == PICK_FULL;
+		if (room != PICK_OK)
 			continue;
 		c->peer[c->n] = p;
 		c->weight[c->n++] = weight;
@@ -831,7 +901,7 @@ enum pick_result registry_pick(const struct conf_tunnel *t, const char *service,
 	struct candidates c;
 	collect(&c, t->name, service, avoid, avoid_n);
 	if (c.n == 0)
-		return PICK_NONE;
+		return c.full ? PICK_FULL : PICK_NONE;
 	struct peer *p = c.peer[choose(&c, t, client)];
 	struct entry *e = next_entry(p);
 	if (!e)
@@ -849,8 +919,7 @@ struct search_msg {
 	int32_t stream;
 	uint8_t id[16], peer[16];
 	struct session *found;
-	enum reason why;
-	bool over; /* on its way home */
+	enum reason why; /* of the refusal, when it is not found */
 	struct h2_fields fields;
 };
 
@@ -860,75 +929,90 @@ static struct session *own_session(const uint8_t id[16], const uint8_t peer[16])
 	return s && memcmp(session_peer(s), peer, 16) == 0 ? s : NULL;
 }
 
-/* A request may be older than what has happened to the session since: such a one must not disturb it. */
-static bool stale(const struct session *s, const struct h2_fields *f)
+static void hand_over(struct session *s, struct link *l, int32_t stream, const struct h2_fields *f)
+{
+	if (l && link_stream_open(l, stream))
+		session_resumed(s, l, stream, f);
+}
+
+/* The hub has asked again since, on another link, and that was faster: the session must not be taken from there. */
+static bool outdated(const struct session *s, const struct h2_fields *f)
 {
 	return f->epoch <= session_epoch(s);
 }
 
-static void answer(struct session *s, uint64_t link, int32_t stream, const struct h2_fields *f, enum reason why)
-{
-	struct link *l = me.entries ? registry_link(link) : NULL;
-	if (!l || !link_stream_open(l, stream))
-		return;
-	if (s)
-		session_resumed(s, l, stream, f);
-	else
-		link_refuse(l, stream, why);
-}
-
 static struct list *parking_of(const uint8_t instance[16])
 {
-	struct peer *p = peer_find(instance);
+	struct peer *p = peer_find(instance, ""); /* a hub's */
 	return p ? &p->parked : &me.nowhere;
 }
 
-static void search_over(struct search_msg *q, struct session *s, enum reason why)
+/* A request to open the session may still be unread on a link that the hub has given up and we have not. */
+static bool may_hold_request(const struct search_msg *q)
 {
-	if (thread_self() == q->home) {
-		answer(s, q->link, q->stream, &q->fields, why);
-		free(q);
-		return;
+	const struct peer *p = peer_find(q->peer, "");
+	if (map_count(me.claims) > 0)
+		return true; /* the hub opens sessions on a link as soon as it has said welcome */
+	if (!p)
+		return false;
+	list_for_each (n, &p->entries) {
+		const struct entry *e = container_of(n, struct entry, node);
+		if (e->link && e->id != q->link)
+			return true;
 	}
-	q->found = s;
-	q->why = why;
-	q->over = true;
-	if (s)
-		session_leave(s);
-	thread_post(q->home, &q->msg);
+	return false;
 }
 
-/* Home with what was found, or with the refusal. */
-static void search_home(struct search_msg *q)
+static void not_found(struct search_msg *q)
 {
-	if (q->found) {
-		session_arrive(q->found);
-		session_park(q->found, parking_of(q->peer));
+	bool last_round = q->hops >= (CLAIM_ROUNDS - 1) * thread_count();
+	if (last_round && q->why == REASON_LOST && me.entries && may_hold_request(q))
+		session_bar(q->id, BAR_MS);
+	if (++q->hops < CLAIM_ROUNDS * thread_count()) {
+		thread_post((thread_self() + 1) % thread_count(), &q->msg);
+		return;
 	}
-	answer(q->found, q->link, q->stream, &q->fields, q->why);
+	/* Home again: rounds are whole. */
+	struct link *l = me.entries ? registry_link(q->link) : NULL;
+	if (l && link_stream_open(l, q->stream))
+		link_refuse(l, q->stream, q->why);
+	free(q);
+}
+
+/* At home it stays on its link until the request has been found good. */
+static void bring_home(struct search_msg *q, struct session *s)
+{
+	if (thread_self() != q->home) {
+		q->found = s;
+		session_leave(s);
+		thread_post(q->home, &q->msg);
+		return;
+	}
+	hand_over(s, registry_link(q->link), q->stream, &q->fields);
 	free(q);
 }
 
 static void run_search(struct msg *m)
 {
 	struct search_msg *q = container_of(m, struct search_msg, msg);
-	if (q->over) {
-		search_home(q);
+	if (q->found) {
+		struct list *parking = parking_of(q->peer);
+		session_arrive(q->found);
+		session_park(q->found, parking);
+		hand_over(q->found, registry_link(q->link), q->stream, &q->fields);
+		if (me.stopping)
+			session_end_list(parking, REASON_STOPPED);
+		free(q);
 		return;
 	}
 	struct session *s = own_session(q->id, q->peer);
-	bool last_round = ++q->hops >= (CLAIM_ROUNDS - 1) * thread_count();
-	if (s && stale(s, &q->fields)) {
-		search_over(q, NULL, REASON_PROTOCOL);
-	} else if (s) {
-		search_over(q, s, REASON_DONE);
-	} else if (q->hops < CLAIM_ROUNDS * thread_count()) {
-		if (last_round)
-			session_bar(q->id, BAR_MS); /* the hub will hear "lost": an opening request still under way must not start it anew */
-		thread_post((thread_self() + 1) % thread_count(), &q->msg);
-	} else {
-		search_over(q, NULL, REASON_LOST); /* home again: rounds are whole */
+	if (s && !outdated(s, &q->fields)) {
+		bring_home(q, s);
+		return;
 	}
+	if (s)
+		q->why = REASON_PROTOCOL;
+	not_found(q);
 }
 
 void registry_claim_session(uint64_t id, int32_t stream, const struct h2_fields *f)
@@ -947,6 +1031,7 @@ void registry_claim_session(uint64_t id, int32_t stream, const struct h2_fields 
 	q->home = thread_self();
 	q->stream = stream;
 	q->fields = *f;
+	q->why = REASON_LOST;
 	q->hops = -1; /* this visit is none */
 	run_search(&q->msg);
 }
@@ -982,6 +1067,7 @@ void registry_init(void)
 	me.marks = map_new();
 	list_init(&me.nowhere);
 	deferred_init(&me.change, run_change);
+	timer_init(&me.again, on_again);
 }
 
 static void end_parked(void)
@@ -997,6 +1083,7 @@ void registry_stop(void)
 	me.stopping = true;
 	memset(me.on_change, 0, sizeof me.on_change);
 	loop_undefer(&me.change);
+	timer_stop(&me.again);
 	end_parked();
 }
 

@@ -1079,6 +1079,9 @@ void session_leave(struct session *s)
 
 void session_arrive(struct session *s)
 {
+	struct session *bar = s->agent_side ? lookup(s->id) : NULL;
+	if (bar)
+		destroy(bar); /* found after all, on the thread it comes from */
 	table_add(s);
 	list_add(loose_list(), &s->r.node);
 	if (s->owner)

@@ -24,7 +24,8 @@ int thread_self(void);  /* 0 before threads_run() */
 int thread_count(void); /* 1 before threads_run() */
 uint64_t thread_delivered(void); /* messages the calling thread has run */
 
-/* Hands a message over; FIFO for each pair of threads; never blocks, never fails. To oneself it is run later in the turn
+/* Hands a message over; a thread runs its messages in the order in which they were posted, whoever posted them, so that one which was
+ * posted because of another never overtakes it; never blocks, never fails. To oneself it is run later in the turn
  * or in the next one, not inside this call. Messages posted to a thread that has stopped are run by nobody; their owner is
  * leaked to the end of the process. Before threads_run() there is thread 0 only, and loop_init() must have been called. */
 void thread_post(int thread, struct msg *m);

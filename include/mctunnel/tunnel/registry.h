@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 struct link;
+struct list;
 struct h2_fields;
 
 /* What a peer (an agent instance, or a hub instance) has said of itself; immutable, shared by the threads. */
@@ -59,6 +60,9 @@ void registry_retire(uint64_t id);
 void registry_gone(uint64_t id);
 /* Where link_down puts the sessions of that link. Never NULL. */
 struct list *registry_parking(uint64_t id);
+
+/* Hub: link_events.on_strand of that link. The session waits with the others of its agent, and goes on as soon as a link takes it. */
+void registry_strand(uint64_t id, struct list *node);
 
 /* This thread's link of that id, NULL when it is not here (any more). */
 struct link *registry_link(uint64_t id);
