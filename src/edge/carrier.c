@@ -10,6 +10,7 @@
 #include "mctunnel/net/sock.h"
 #include "mctunnel/net/tls.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -68,6 +69,13 @@ static void run_down(struct deferred *d)
 
 /* ---- input ---- */
 
+/* TCP gives up what was sent when nothing is heard of it for so long as the heartbeat may be silent: the same finding by another clock. */
+static void broken(struct carrier *c)
+{
+	const char *text = tls_failure(c->conn);
+	go_down(c, c->conn->error == ETIMEDOUT ? REASON_LINK_DEAD : REASON_LINK_CLOSED, text[0] ? text : strerror(c->conn->error));
+}
+
 static void read_some(struct carrier *c)
 {
 	struct iovec iov = {buffer(&input, INPUT_SIZE), INPUT_SIZE};
@@ -79,8 +87,7 @@ static void read_some(struct carrier *c)
 	} else if (n == 0) {
 		go_down(c, REASON_LINK_CLOSED, "closed by the other side");
 	} else if (n == CONN_FAILED) {
-		const char *text = tls_failure(c->conn);
-		go_down(c, REASON_LINK_CLOSED, text[0] ? text : strerror(c->conn->error));
+		broken(c);
 	}
 }
 
@@ -113,8 +120,7 @@ static void write_some(struct carrier *c)
 	iov.iov_len = (size_t)n;
 	ssize_t taken = conn_writev(c->conn, &iov, 1);
 	if (taken == CONN_FAILED) {
-		const char *text = tls_failure(c->conn);
-		go_down(c, REASON_LINK_CLOSED, text[0] ? text : strerror(c->conn->error));
+		broken(c);
 		return;
 	}
 	BUG_ON(taken != n); /* it was writable and had nothing unsent */
@@ -177,6 +183,13 @@ static void on_goaway(void *owner, enum reason why)
 	c->ev->on_goaway(c->owner, why);
 }
 
+static void on_strand(void *owner, struct list *node)
+{
+	struct carrier *c = owner;
+	if (c->ev->on_strand)
+		c->ev->on_strand(c->owner, node);
+}
+
 static void on_dead(void *owner, enum reason why)
 {
 	struct carrier *c = owner;
@@ -188,6 +201,7 @@ static const struct link_events carrier_link_events = {
 	.on_hello = on_hello,
 	.on_request = on_request,
 	.on_goaway = on_goaway,
+	.on_strand = on_strand,
 	.on_dead = on_dead,
 };
 
@@ -201,6 +215,7 @@ struct carrier *carrier_new(enum h2_role role, struct conn *conn, uint32_t max_s
 	c->ev = ev;
 	c->owner = owner;
 	c->conn = conn;
+	c->why = REASON_LINK_CLOSED;
 	deferred_init(&c->flush, run_flush);
 	deferred_init(&c->read, run_read);
 	deferred_init(&c->down, run_down);

@@ -12,6 +12,7 @@ struct carrier_events {
 	void (*on_hello)(void *owner, enum h2_frame type, const char *json, size_t len);
 	void (*on_request)(void *owner, int32_t stream, const struct h2_fields *f); /* agent */
 	void (*on_goaway)(void *owner, enum reason why);
+	void (*on_strand)(void *owner, struct list *node); /* optional: see link_events */
 	/* The end, however it came (once; end of turn). The owner takes the link down: link_down(carrier_link(c), why, parking), then carrier_free(c). text: a sentence. */
 	void (*on_down)(void *owner, enum reason why, const char *text);
 };
@@ -27,10 +28,10 @@ void carrier_free(struct carrier *c);
 /* Closes in good order once everything said so far is sent; then on_down(DONE). */
 void carrier_finish(struct carrier *c);
 
-/* Move to another thread; between them only the message carries it. Attach: -1 when the loop refuses (carrier_free it). */
 /* Frees the buffers of the calling thread. */
 void carrier_thread_fini(void);
 
+/* Move to another thread; between them only the message carries it. Attach: -1 when the loop refuses (carrier_free it). */
 void carrier_detach(struct carrier *c);
 int carrier_attach(struct carrier *c) __attribute__((warn_unused_result));
 
