@@ -34,6 +34,7 @@
 
 #define ACCEPTS 64       /* a turn and listener */
 #define BREATHER_MS 100  /* without accepting, when descriptors or memory are used up */
+#define FULL_MS 50       /* between two looks at links that were full: a stream is free somewhat later than its session has ended */
 #define COMPLAIN_MS 60000
 #define AVOID_MAX 4      /* agents that refused one client */
 #define RETRIES_MAX 8    /* in all, for one client */
@@ -97,7 +98,7 @@ static _Thread_local struct {
 	struct list doors, waiting;
 	struct list clients; /* all that are here and not on their way, by serial */
 	uint64_t serial;
-	struct timer breather;
+	struct timer breather, full;
 	bool stopping;
 } front;
 
@@ -431,9 +432,6 @@ static bool reopen(struct client *cl)
 			session_keep(s);
 			if (session_reopen(s, l) == 0)
 				return true;
-			discount(cl);
-			session_abort(s, REASON_RESOURCES);
-			return false;
 		}
 		discount(cl);
 	}
@@ -488,7 +486,10 @@ static bool on_refused(void *owner, enum reason why)
 	if (front.stopping || cl->retries++ == RETRIES_MAX || !blame(cl, why))
 		return false;
 	discount(cl);
-	return reopen(cl);
+	if (reopen(cl))
+		return true;
+	session_abort(pump_session(cl->pump), why); /* kept perhaps, and nobody will have it */
+	return false;
 }
 
 static void on_leave(void *owner)
@@ -617,6 +618,22 @@ static void on_waiting(struct watch *w, unsigned events)
 		client_end(cl, REASON_CLIENT_RESET);
 }
 
+static bool somebody_lacks(enum reason what)
+{
+	list_for_each(n, &front.waiting) {
+		if (container_of(n, struct client, node)->lacks == what)
+			return true;
+	}
+	return false;
+}
+
+/* Nobody tells when a link is not full any more. */
+static void watch_full_links(void)
+{
+	if (!timer_running(&front.full) && somebody_lacks(REASON_AGENT_FULL))
+		timer_start(&front.full, FULL_MS);
+}
+
 static void client_wait(struct client *cl)
 {
 	uint64_t due = cl->accepted_ms + cl->place->l->timeouts.queue, now = clock_ms();
@@ -632,6 +649,7 @@ static void client_wait(struct client *cl)
 	list_add(&front.waiting, &cl->node);
 	timer_start(&cl->patience, due > now ? due - now : 0);
 	stat_add(STAT_QUEUE, 1);
+	watch_full_links();
 }
 
 static void client_place(struct client *cl)
@@ -662,20 +680,17 @@ static void retry(bool only_full)
 		if (!only_full || cl->lacks != REASON_NO_AGENT)
 			client_try(cl);
 	}
+	watch_full_links();
+}
+
+static void on_full(struct timer *tm)
+{
+	retry(true);
 }
 
 static void on_change(void)
 {
 	retry(false);
-}
-
-static bool somebody_wants_room(void)
-{
-	list_for_each(n, &front.waiting) {
-		if (container_of(n, struct client, node)->lacks != REASON_NO_AGENT)
-			return true;
-	}
-	return false;
 }
 
 /* Doors. */
@@ -806,7 +821,7 @@ static void on_knock(struct msg *m)
 	atomic_store(&k->posted, false);
 	if (!front.gen)
 		return;
-	if (somebody_wants_room()) {
+	if (somebody_lacks(REASON_LIMIT) || somebody_lacks(REASON_AGENT_FULL)) {
 		ask_for_room();
 		retry(true);
 	}
@@ -857,6 +872,7 @@ void frontend_close_all(void)
 void frontend_stop(void)
 {
 	front.stopping = true;
+	timer_stop(&front.full);
 	list_for_each_safe(n, &front.waiting)
 		client_end(container_of(n, struct client, node), REASON_STOPPED);
 }
@@ -1227,6 +1243,7 @@ void frontend_init(struct conf *conf)
 	list_init(&front.clients);
 	list_init(&front.waiting);
 	timer_init(&front.breather, on_breather);
+	timer_init(&front.full, on_full);
 	registry_on_change(on_change);
 }
 

@@ -24,9 +24,11 @@ static struct {
 	struct advert agents[2];
 	atomic_uint carried[2];
 	size_t agents_n; /* that are there */
+	bool full;       /* all their links are */
+	bool unable;     /* links take no session anew */
 	void (*on_change)(void);
 	struct pump *pumps[CLIENTS * 2];
-	int pumps_n, reopened;
+	int pumps_n, reopened, aborted;
 	int fd; /* listening */
 	int client[CLIENTS];
 	char log[1024]; /* the last line */
@@ -67,6 +69,8 @@ enum pick_result registry_pick(const struct conf_tunnel *tunnel, const char *ser
 			avoided |= memcmp(avoid[j], t.agents[i].instance, 16) == 0;
 		if (avoided)
 			continue;
+		if (t.full)
+			return PICK_FULL;
 		*out = (struct pick){ .thread = 0, .link = i + 1, .advert = advert_get(&t.agents[i]) };
 		return PICK_OK;
 	}
@@ -99,7 +103,7 @@ struct session *session_open(struct link *l, const struct session_about *about, 
 int session_reopen(struct session *s, struct link *l)
 {
 	t.reopened++;
-	return 0;
+	return t.unable ? -1 : 0;
 }
 
 void session_keep(struct session *s)
@@ -116,6 +120,7 @@ void session_arrive(struct session *s)
 
 void session_abort(struct session *s, enum reason why)
 {
+	t.aborted++;
 }
 
 const char *session_id(const struct session *s)
@@ -381,6 +386,32 @@ static void waits_at_the_limit_of_the_tunnel(void **state)
 	assert_int_equal(stat_sum(STAT_QUEUE), 0);
 }
 
+/* Nobody says when a link has room again. */
+static void waits_for_a_full_link(void **state)
+{
+	t.agents_n = 1;
+	t.full = true;
+	connect_client(0);
+	assert_int_equal(stat_sum(STAT_QUEUE), 1);
+	t.full = false;
+	for (int i = 0; i < 1000 && t.pumps_n == 0; i++)
+		turns(1);
+	assert_int_equal(t.pumps_n, 1);
+	assert_false(timer_running(&front.full));
+}
+
+/* The session is given up once, though it had been kept. */
+static void gives_up_when_no_link_takes_it(void **state)
+{
+	t.agents_n = 1;
+	connect_client(0);
+	t.unable = true;
+	assert_false(pump_events.on_refused(t.pumps[0]->owner, REASON_LOST));
+	assert_int_equal(t.reopened, HOPS_MAX);
+	assert_int_equal(t.aborted, 1);
+	assert_int_equal(t.carried[0], 0);
+}
+
 static void tries_another_agent(void **state)
 {
 	t.agents_n = 2;
@@ -441,6 +472,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(refuses_when_no_agent_comes, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(stops_accepting_at_the_limit, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(waits_at_the_limit_of_the_tunnel, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(waits_for_a_full_link, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(gives_up_when_no_link_takes_it, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(tries_another_agent, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(asks_again_when_the_request_was_lost, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(drops_only_who_broke_the_connection, set_up, tear_down),
