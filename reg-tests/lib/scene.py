@@ -85,7 +85,7 @@ class Program:
     def start(self, **options):
         """options: for subprocess.Popen."""
         env = dict(os.environ, ASAN_OPTIONS="exitcode=99:abort_on_error=0:detect_leaks=1:handle_abort=0",
-                   UBSAN_OPTIONS="print_stacktrace=1", TSAN_OPTIONS="exitcode=99")
+                   UBSAN_OPTIONS="print_stacktrace=1", TSAN_OPTIONS="exitcode=99:suppressions=" + os.path.join(harness.TOP, "reg-tests", "lib", "tsan.supp"))
         env.update(self.environment or {})
         self.started = time.monotonic()
         self.stopped = False

@@ -1,6 +1,7 @@
 /* A TCP relay for tests, put between an agent and a hub: it carries bytes until it is told to do harm.
  * Usage: relay LISTEN-IP UPSTREAM-IP:PORT. Prints "listening IP:PORT", then obeys lines on stdin and answers each with "ok ...":
  *   cut rst|fin   ends every connection      freeze [new]  stops forwarding, silently; "new": for later connections too
+ *   cut one       resets one, the next one each time
  *   thaw          forwards again             pause/resume  leaves new connections in the kernel's queue
  *   reject on|off resets new connections     delay MS      holds bytes back in each direction
  *   split N       writes pieces of 1..N      stats         connections now, accepted in all, bytes carried
@@ -288,6 +289,26 @@ static unsigned cut(bool reset)
 	return n;
 }
 
+/* The newest are first in the list: counting from there, each is met in turn. */
+static unsigned cut_one(void)
+{
+	static unsigned turns;
+	unsigned skip = 0;
+
+	for (struct pair *p = relay.pairs; p; p = p->next)
+		skip += !p->dead;
+	if (skip == 0)
+		return 0;
+	skip = turns++ % skip;
+	for (struct pair *p = relay.pairs; p; p = p->next) {
+		if (!p->dead && skip-- == 0) {
+			end_pair(p, true);
+			return 1;
+		}
+	}
+	return 0;
+}
+
 static unsigned freeze(bool on)
 {
 	unsigned n = 0;
@@ -323,6 +344,8 @@ static unsigned obey(const char *line)
 		relay.delay_us = (uint64_t)n * 1000;
 	else if (sscanf(line, "split %u", &n) == 1)
 		relay.split = n;
+	else if (!strcmp(line, "cut one"))
+		n = cut_one();
 	else if (!strncmp(line, "cut ", 4))
 		n = cut(!strcmp(line, "cut rst"));
 	else if (!strcmp(line, "freeze") || !strcmp(line, "freeze new"))
