@@ -84,6 +84,7 @@ void ring_close(void)
 			free(rings[i].records[k].text);
 			rings[i].records[k] = (struct record){ 0 };
 		}
+		rings[i].seq = 0;
 	}
 	pthread_mutex_unlock(&lock);
 }

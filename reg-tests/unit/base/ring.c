@@ -1,94 +1,119 @@
-/* The page a process leaves to the next one. */
-#include "base/ring.c"
+/* The rings of the last records: order, overwriting, cutting; records that the log keeps whatever its targets take. */
+#include "mctunnel/base/ring.h"
+
+#include "mctunnel/base/log.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
-static struct ring_page page;
-static char text[8192];
-
-static void keep(const char *line)
-{
-	ring_keep(RING_EVENTS, line, strlen(line), "{}", 2);
-}
-
-static void open_page(void)
-{
-	memset(&page, 0, sizeof(page));
-	ring_share(&page);
-	ring_open();
-}
-
-static void close_page(void)
-{
-	ring_close();
-	ring_share(NULL);
-}
-
-static void events_in_order(void **state)
-{
-	open_page();
-	ring_page_events(&page, text, sizeof(text));
-	assert_string_equal(text, "");
-	keep("one");
-	keep("two");
-	ring_keep(RING_ERRORS, "not an event", 12, "{}", 2);
-	ring_page_events(&page, text, sizeof(text));
-	assert_string_equal(text, "one\ntwo\n");
-	close_page();
-}
-
-/* Only whole lines, only the newest, whatever the room. */
-static void a_full_page(void **state)
-{
-	char line[64];
-
-	open_page();
-	for (int i = 0; i < 1000; i++) {
-		snprintf(line, sizeof(line), "event number %d", i);
-		keep(line);
-	}
-	for (size_t room = 1; room < sizeof(page.events) + 100; room++) {
-		ring_page_events(&page, text, room);
-		assert_true(strlen(text) < room);
-		assert_true(text[0] == '\0' || strncmp(text, "event number ", 13) == 0);
-		assert_true(text[0] == '\0' || strcmp(text + strlen(text) - 17, "event number 999\n") == 0);
-	}
-	assert_true(strlen(text) > sizeof(page.events) - 20);
-	close_page();
-}
-
-static void a_line_longer_than_the_page(void **state)
-{
-	static char line[6000];
-
-	open_page();
-	memset(line, 'x', sizeof(line) - 1);
-	keep(line);
-	keep("short");
-	ring_page_events(&page, text, sizeof(text));
-	assert_string_equal(text, "short\n");
-	close_page();
-}
-
-static void nothing_shared(void **state)
+static int set_up(void **state)
 {
 	ring_open();
-	keep("one");
-	assert_string_equal(ring_panic(), "");
+	return 0;
+}
+
+static int tear_down(void **state)
+{
 	ring_close();
+	return 0;
+}
+
+/* For a reader that wants only what comes now. */
+static uint64_t newest(enum ring_id ring)
+{
+	uint64_t seq = 0;
+	char buf[64];
+
+	while (ring_next(ring, &seq, false, buf, sizeof(buf)))
+		;
+	return seq;
+}
+
+static void keep(enum ring_id ring, const char *text)
+{
+	ring_keep(ring, text, strlen(text), "{}", 2);
+}
+
+static void gives_back_in_order(void **state)
+{
+	uint64_t seq = newest(RING_EVENTS);
+	char buf[64];
+
+	assert_int_equal(ring_next(RING_EVENTS, &seq, false, buf, sizeof(buf)), 0);
+	keep(RING_EVENTS, "one");
+	keep(RING_EVENTS, "two");
+	assert_int_equal(ring_next(RING_EVENTS, &seq, false, buf, sizeof(buf)), 3);
+	assert_string_equal(buf, "one");
+	assert_int_equal(ring_next(RING_EVENTS, &seq, true, buf, sizeof(buf)), 2);
+	assert_string_equal(buf, "{}");
+	assert_int_equal(ring_next(RING_EVENTS, &seq, false, buf, sizeof(buf)), 0);
+}
+
+static void forgets_the_oldest(void **state)
+{
+	uint64_t seq = newest(RING_ERRORS);
+	char buf[64];
+
+	for (int i = 0; i < 3 * RING_ERRORS_MAX; i++) {
+		snprintf(buf, sizeof(buf), "record %d", i);
+		keep(RING_ERRORS, buf);
+	}
+	for (int i = 2 * RING_ERRORS_MAX; i < 3 * RING_ERRORS_MAX; i++) {
+		char wanted[64];
+
+		snprintf(wanted, sizeof(wanted), "record %d", i);
+		assert_true(ring_next(RING_ERRORS, &seq, false, buf, sizeof(buf)) > 0);
+		assert_string_equal(buf, wanted);
+	}
+	assert_int_equal(ring_next(RING_ERRORS, &seq, false, buf, sizeof(buf)), 0);
+}
+
+static void cuts(void **state)
+{
+	uint64_t seq = newest(RING_EVENTS);
+	char buf[5];
+
+	keep(RING_EVENTS, "a long record");
+	assert_int_equal(ring_next(RING_EVENTS, &seq, false, buf, sizeof(buf)), 4);
+	assert_string_equal(buf, "a lo");
+}
+
+static void keeps_what_the_log_says(void **state)
+{
+	uint64_t events = newest(RING_EVENTS), errors = newest(RING_ERRORS);
+	char buf[256], err[128];
+
+	assert_int_equal(log_open("/dev/null", LOG_TEXT, LOG_ALERT, err, sizeof(err)), 0);
+	assert_true(log_wants(LOG_NOTICE));
+	assert_false(log_wants(LOG_INFO));
+	log_notice("it %s", "happened");
+	log_warning("it went wrong");
+	log_info("never mind");
+	assert_true(ring_next(RING_EVENTS, &events, false, buf, sizeof(buf)) > 0);
+	assert_non_null(strstr(buf, " notice it happened"));
+	assert_true(ring_next(RING_EVENTS, &events, true, buf, sizeof(buf)) > 0);
+	assert_non_null(strstr(buf, "\"text\":\"it went wrong\"}"));
+	assert_int_equal(ring_next(RING_EVENTS, &events, false, buf, sizeof(buf)), 0);
+	assert_true(ring_next(RING_ERRORS, &errors, false, buf, sizeof(buf)) > 0);
+	assert_null(strchr(buf, '\n'));
+	assert_int_equal(ring_next(RING_ERRORS, &errors, false, buf, sizeof(buf)), 0);
+	ring_close();
+	assert_false(log_wants(LOG_NOTICE));
+	log_close_all();
 }
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(events_in_order),
-		cmocka_unit_test(a_full_page),
-		cmocka_unit_test(a_line_longer_than_the_page),
-		cmocka_unit_test(nothing_shared),
+		cmocka_unit_test_setup_teardown(gives_back_in_order, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(forgets_the_oldest, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(cuts, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(keeps_what_the_log_says, set_up, tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
