@@ -175,6 +175,21 @@ def test_plaintext(run):
     s.end()
 
 
+def test_leaving_early_is_no_refusal(run):
+    """Port scans, probes and the lost races of an agent's own attempts accuse nobody."""
+    s = Stage(run)
+    files, refused = s.hub.metric("process_open_fds"), s.hub.metric("mctunnel_links_refused_total")
+    for first in (b"", b"\x16", b"\x16\x03\x01\x02\x00\x01"):
+        c = tcp.open_socket(s.hub.address)
+        c.sendall(first)
+        c.close()
+        tcp.reset(tcp.open_socket(s.hub.address))
+    harness.wait_until(lambda: s.hub.metric("process_open_fds") <= files, "the connections to be gone")
+    equal(s.hub.metric("mctunnel_links_refused_total"), refused, "refusals")
+    equal(s.hub.log("link_refused"), [], "log lines")
+    s.end()
+
+
 def test_silent_connections(run):
     """Connections that say nothing are closed in time and hold nobody up."""
     s = Stage(run)

@@ -583,16 +583,23 @@ static void handshake_done(struct guest *g)
 	g->conn = NULL;
 }
 
+/* Who leaves before anything was said is a port scan, a probe, or an agent's second attempt that lost the race: no refusal. */
+static void handshake_failed(struct guest *g)
+{
+	if (g->conn->error != ECONNRESET)
+		log_refusal(g, REASON_IDENTITY, tls_failure(g->conn));
+	else if (log_wants(LOG_DEBUG) && may_log())
+		log_guest(LOG_DEBUG, "link_left", g, REASON_LINK_CLOSED, tls_failure(g->conn));
+	guest_free(g);
+}
+
 static void on_conn(struct conn *c)
 {
 	struct guest *g = c->owner;
 	switch (tls_state(c)) {
 	case TLS_HANDSHAKING: break;
 	case TLS_UP: handshake_done(g); break;
-	case TLS_FAILED:
-		log_refusal(g, REASON_IDENTITY, tls_failure(c));
-		guest_free(g);
-		break;
+	case TLS_FAILED: handshake_failed(g); break;
 	}
 }
 
