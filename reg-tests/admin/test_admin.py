@@ -1,12 +1,16 @@
 #!/usr/bin/python3
 """The admin socket: levels, words, answers that stream, and what its commands do to live traffic."""
+import fcntl
 import json
 import os
+import pty
 import re
 import socket
 import stat
+import struct
 import subprocess
 import sys
+import termios
 import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "lib"))
@@ -519,6 +523,44 @@ def test_ctl(run):
     check("draining" in ctl(s.admin, "check").stderr, "check says why")
     held.close()
     s.hub.ended(0)
+
+
+def test_top(run):
+    """The live view in a terminal: shows what is there, obeys its keys, leaves the terminal as it was."""
+    s = Scene(run)
+    held = s.session()
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 140, 0, 0))
+    before = termios.tcgetattr(theirs)
+    p = proc.start(run, [ctl(s.admin, "check").args[0], "-s", s.admin, "--watch", "0.2", "top"], stdin=theirs, stdout=theirs, stderr=theirs,
+                   env=dict(os.environ, TERM="xterm"))
+    seen = [""]
+
+    def until(word, key=None):
+        seen[0] = ""
+        if key:
+            os.write(ours, key)
+
+        def look():
+            seen[0] += os.read(ours, 65536).decode(errors="replace")
+            return word in seen[0]
+        wait_until(look, "%r in top, not %r" % (word, seen[0][-2000:]))
+
+    until("edge-1")
+    check("rtt_ms" in seen[0] and "serving" in seen[0], "the head of top:", seen[0])
+    until("127.0.0.1:%d" % held.getsockname()[1], b"e")
+    until("sessions: 0", b"/nothing like it\n")
+    until("sessions: 1", b"/\n")
+    until("listeners: 1", b"l")
+    until("by total", b">>")
+    until("services: 1", b"s")
+    until("\033[?1049l", b"q")
+    equal(p.wait(10), 0, "exit status of top")
+    equal(termios.tcgetattr(theirs)[:4], before[:4], "the terminal afterwards")
+    os.close(ours)
+    os.close(theirs)
+    equal(ctl(s.admin, "top").returncode, 1, "top without a terminal")
+    held.close()
 
 
 if __name__ == "__main__":

@@ -35,7 +35,8 @@ static const char prompt_text[] = "\n> ";
 
 struct door { /* a listening socket */
 	struct list node;
-	const struct conf_admin *conf; /* borrowed */
+	int level;
+	char name[ADDR_TEXT];
 	struct watch watch;
 	int fd; /* borrowed */
 };
@@ -365,9 +366,9 @@ static void identify(struct client *cl, const struct door *d, const struct addr 
 	struct asker *k = &cl->asker;
 
 	k->state = admin.state;
-	k->level = d->conf->level;
+	k->level = d->level;
 	k->uid = k->pid = -1;
-	str_copy(k->where, sizeof(k->where), d->conf->bind.text);
+	str_copy(k->where, sizeof(k->where), d->name);
 	addr_text(peer, k->who, sizeof(k->who));
 	if (getsockopt(cl->conn->fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0 && cred.pid > 0) {
 		k->uid = cred.uid;
@@ -453,7 +454,8 @@ int admin_open(const struct conf_admin *c, int fd)
 	struct door *d = xcalloc(1, sizeof(*d));
 
 	BUG_ON(!admin.state);
-	d->conf = c;
+	d->level = c->level;
+	str_copy(d->name, sizeof(d->name), c->bind.text);
 	d->fd = fd;
 	if (loop_watch_listener(&d->watch, fd, on_door) < 0) {
 		free(d);
