@@ -49,6 +49,7 @@ struct guest {
 	struct timer timer;      /* deadline of the greeting; next claim */
 	uint64_t claim;
 	uint64_t began_ms;
+	bool joined;             /* it counts as a link */
 	bool goodbye;            /* its GOAWAY came: an end in good order may follow */
 	char addr[ADDR_TEXT];
 	char **refused;          /* owned: services that the tunnel does not allow */
@@ -167,12 +168,17 @@ static void send_hub_frame(struct guest *g, enum reason why, const char *text, u
 	hello_hub_fini(&h);
 }
 
+/* One that had joined keeps its place until it is down: that is where its sessions are parked then. */
 static void refuse(struct guest *g, enum reason why, const char *text, uint32_t retry_ms)
 {
 	log_refusal(g, why, text);
-	if (g->claim)
-		registry_gone(g->claim);
-	g->claim = 0;
+	if (g->joined) {
+		registry_retire(g->claim);
+	} else {
+		if (g->claim)
+			registry_gone(g->claim);
+		g->claim = 0;
+	}
 	send_hub_frame(g, why, text, retry_ms);
 	g->state = GUEST_REFUSED;
 	timer_start(&g->timer, GREET_MS);
@@ -310,6 +316,7 @@ static void greet(struct guest *g, const struct agent_hello *h)
 		return;
 	}
 	g->advert = make_advert(g, h, t, false);
+	timer_stop(&g->timer); /* from now on it is for the next claim */
 	g->state = GUEST_CLAIMING;
 	g->began_ms = clock_ms();
 	claim(g);
@@ -414,6 +421,7 @@ static void join(struct guest *g)
 	struct link *l = carrier_link(g->carrier);
 	timer_stop(&g->timer);
 	g->state = GUEST_UP;
+	g->joined = true;
 	sock_user_timeout(conn_fd(carrier_conn(g->carrier)), hub.conf->hub.heartbeat_timeout);
 	link_heartbeat(l, hub.conf->hub.heartbeat_interval, hub.conf->hub.heartbeat_timeout);
 	send_hub_frame(g, REASON_COUNT, "", 0);
@@ -421,6 +429,8 @@ static void join(struct guest *g)
 	comeback_up(g->advert->tunnel, g->advert->name);
 	log_guest(LOG_NOTICE, "link_up", g, REASON_COUNT, NULL);
 	registry_up(g->claim, l, g->advert);
+	if (g->goodbye)
+		registry_retire(g->claim);
 	if (hub.draining)
 		link_goaway(l, REASON_DRAINING);
 	if (g->judged != hub.generation)
@@ -499,6 +509,12 @@ static void on_goaway(void *owner, enum reason why)
 		registry_retire(g->claim);
 }
 
+static void on_strand(void *owner, struct list *node)
+{
+	struct guest *g = owner;
+	registry_strand(g->claim, node);
+}
+
 static void on_down(void *owner, enum reason why, const char *text)
 {
 	struct guest *g = owner;
@@ -516,6 +532,7 @@ static void on_down(void *owner, enum reason why, const char *text)
 static const struct carrier_events guest_events = {
 	.on_hello = on_hello,
 	.on_goaway = on_goaway,
+	.on_strand = on_strand,
 	.on_down = on_down,
 };
 
@@ -536,7 +553,7 @@ static void guest_free(struct guest *g)
 	tls_put(g->tls);
 	timer_stop(&g->timer);
 	list_del(&g->node);
-	if (g->state == GUEST_UP) {
+	if (g->joined) {
 		stat_add(STAT_LINKS, -1);
 		comeback_lost(g->advert->tunnel, g->advert->name);
 	}
