@@ -1,0 +1,246 @@
+/* How a carrier ends: what it says of the end, and whether the connection is closed in good order. Link and connection are fakes. */
+#include "edge/carrier.c"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+
+struct link {
+	const struct link_events *ev;
+	void *owner;
+	bool wants_output;
+};
+
+static struct {
+	struct link link;
+	struct conn conn;
+	ssize_t reads; /* the answer to the next read */
+	int closed, aborted, downs, strands;
+	enum reason why;
+	char text[64];
+} t;
+
+/* ---- what the carrier uses ---- */
+
+struct link *link_new(enum h2_role role, const struct link_events *ev, void *owner, uint32_t max_streams)
+{
+	t.link = (struct link){ .ev = ev, .owner = owner };
+	return &t.link;
+}
+
+void link_free(struct link *l)
+{
+}
+
+int link_input(struct link *l, const uint8_t *data, size_t len)
+{
+	return 0;
+}
+
+ssize_t link_output(struct link *l, uint8_t *dst, size_t size)
+{
+	bool wants = l->wants_output;
+
+	l->wants_output = false;
+	return wants ? 10 : 0;
+}
+
+bool link_wants_output(const struct link *l)
+{
+	return l->wants_output;
+}
+
+size_t link_sessions(const struct link *l)
+{
+	return 0;
+}
+
+struct h2 *link_h2(struct link *l)
+{
+	return NULL;
+}
+
+const char *h2_error(const struct h2 *h)
+{
+	return "";
+}
+
+ssize_t conn_readv(struct conn *c, const struct iovec *iov, int n)
+{
+	c->readable = false;
+	return t.reads;
+}
+
+ssize_t conn_writev(struct conn *c, const struct iovec *iov, int n)
+{
+	return c->error ? CONN_FAILED : (ssize_t)iov->iov_len;
+}
+
+size_t conn_unsent(const struct conn *c)
+{
+	return 0;
+}
+
+void conn_close(struct conn *c)
+{
+	t.closed++;
+}
+
+void conn_abort(struct conn *c)
+{
+	t.aborted++;
+}
+
+int conn_fd(const struct conn *c)
+{
+	return -1;
+}
+
+enum tls_state tls_state(const struct conn *c)
+{
+	return TLS_UP;
+}
+
+const char *tls_failure(const struct conn *c)
+{
+	return "";
+}
+
+void sock_notsent_lowat(int fd, uint32_t bytes)
+{
+}
+
+/* ---- the scene ---- */
+
+static void on_down_here(void *owner, enum reason why, const char *text)
+{
+	t.downs++;
+	t.why = why;
+	str_copy(t.text, sizeof(t.text), text);
+}
+
+static void on_strand_here(void *owner, struct list *node)
+{
+	t.strands++;
+}
+
+static const struct carrier_events events = { .on_down = on_down_here, .on_strand = on_strand_here };
+
+static int set_up(void **state)
+{
+	memset(&t, 0, sizeof(t));
+	loop_init();
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	carrier_thread_fini();
+	loop_fini();
+	mem_drain();
+	return 0;
+}
+
+static struct carrier *begin(void)
+{
+	struct carrier *c = carrier_new(H2_HUB, &t.conn, 0, &events, NULL);
+
+	t.reads = CONN_AGAIN;
+	t.conn.writable = true;
+	loop_turn(0);
+	return c;
+}
+
+static void fail_with(ssize_t reads, int error)
+{
+	t.reads = reads;
+	t.conn.error = error;
+	t.conn.readable = true;
+	t.conn.on_event(&t.conn);
+	loop_turn(0);
+}
+
+/* ---- tests ---- */
+
+static void silence_found_by_tcp(void **state)
+{
+	struct carrier *c = begin();
+
+	fail_with(CONN_FAILED, ETIMEDOUT);
+	assert_int_equal(t.downs, 1);
+	assert_int_equal(t.why, REASON_LINK_DEAD);
+	assert_string_equal(t.text, strerror(ETIMEDOUT));
+	carrier_free(c);
+	assert_int_equal(t.aborted, 1);
+}
+
+static void silence_found_in_writing(void **state)
+{
+	struct carrier *c = begin();
+
+	t.conn.error = ETIMEDOUT;
+	t.link.wants_output = true;
+	t.link.ev->on_output(c);
+	loop_turn(0);
+	assert_int_equal(t.why, REASON_LINK_DEAD);
+	carrier_free(c);
+}
+
+static void other_ends(void **state)
+{
+	struct carrier *c = begin();
+
+	fail_with(CONN_FAILED, ECONNRESET);
+	assert_int_equal(t.why, REASON_LINK_CLOSED);
+	carrier_free(c);
+	c = begin();
+	fail_with(0, 0);
+	assert_int_equal(t.why, REASON_LINK_CLOSED);
+	fail_with(0, 0);
+	assert_int_equal(t.downs, 2); /* once for each */
+	carrier_free(c);
+	assert_int_equal(t.aborted, 2);
+	assert_int_equal(t.closed, 0);
+}
+
+static void good_order_only_after_good_byes(void **state)
+{
+	struct carrier *c = begin();
+
+	carrier_free(c);
+	assert_int_equal(t.aborted, 1);
+	c = begin();
+	carrier_farewell(c);
+	carrier_free(c);
+	assert_int_equal(t.closed, 1);
+	c = begin();
+	carrier_finish(c);
+	loop_turn(0);
+	assert_int_equal(t.why, REASON_DONE);
+	carrier_free(c);
+	assert_int_equal(t.closed, 2);
+	assert_int_equal(t.aborted, 1);
+}
+
+static void hands_stranded_sessions_on(void **state)
+{
+	struct carrier *c = begin();
+
+	t.link.ev->on_strand(c, NULL);
+	assert_int_equal(t.strands, 1);
+	carrier_free(c);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(silence_found_by_tcp, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(silence_found_in_writing, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(other_ends, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(good_order_only_after_good_byes, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(hands_stranded_sessions_on, set_up, tear_down),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
