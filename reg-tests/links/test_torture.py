@@ -87,7 +87,7 @@ class Torture:
 
 
 def an_agent(t, hub, number, hubs, rows, links=3):
-    return scene.Agent(t.run, hub.authority, hubs, rows, name="edge-%d" % number, links=links, settings={"hard_stop_after": "20s"}).start()
+    return scene.Agent(t.run, hub.authority, hubs, rows, name="edge-%d" % number, links=links, timeouts={"resume": "8s"}, settings={"hard_stop_after": "20s"}).start()
 
 
 def come_and_go(t, hub, targets):
@@ -127,7 +127,7 @@ def test_torture(run):
     seed = int(os.environ.get("TORTURE_SEED", str(random.SystemRandom().randrange(1 << 30))))
     say("TORTURE_SEED=%d" % seed)
     tunnels = [scene.tunnel(agents=["edge-1", "edge-2", "edge-3"], balance="leastconn")]
-    hub = scene.Hub(run, {"echo": "site-a/echo", "bulk": "site-a/bulk"}, tunnels, timeouts={"queue": "20s"},
+    hub = scene.Hub(run, {"echo": "site-a/echo", "bulk": "site-a/bulk"}, tunnels, timeouts={"queue": "20s", "resume": "8s"},
                     settings={"hard_stop_after": "20s"}).start().wait_ready()
     echo = tcp.Server(run, tcp.echo).target
     relays = [relay.Relay(run, hub.address) for _ in range(2)]
