@@ -176,10 +176,10 @@ static bool put_certificates(struct scrape *s, FILE *f)
 	return true;
 }
 
-/* What the configuration names is bounded by it; so these are written at once. */
+/* What the configuration names is bounded by it; so these are written at once. Their own configuration: during a reload it may be another one. */
 static bool put_places(struct scrape *s, FILE *f)
 {
-	const struct conf *c = conf();
+	const struct conf *c = frontend_conf();
 	struct frontend_figures n;
 
 	if (c && c->listeners_n)
@@ -194,6 +194,13 @@ static bool put_places(struct scrape *s, FILE *f)
 		frontend_tunnel(i, &n);
 		labelled(s, f, "mctunnel_tunnel_sessions", "tunnel", c->tunnels[i].name, n.sessions);
 	}
+	return true;
+}
+
+static bool put_targets(struct scrape *s, FILE *f)
+{
+	const struct conf *c = target_conf();
+
 	if (c && c->agent.set)
 		family(s, f, "mctunnel_service_sessions", "gauge", "On an agent: sessions of the service now");
 	for (size_t i = 0; c && c->agent.set && i < c->agent.services_n; i++)
@@ -365,7 +372,7 @@ static bool put_dropped(struct scrape *s, FILE *f)
 }
 
 static bool (*const stages[])(struct scrape *s, FILE *f) = {
-	put_state, put_counters, put_memory, put_process, put_certificates, put_places, put_series, put_services, put_agents, put_dropped,
+	put_state, put_counters, put_memory, put_process, put_certificates, put_places, put_targets, put_series, put_services, put_agents, put_dropped,
 };
 
 /* ---- a scrape ---- */

@@ -324,13 +324,14 @@ static size_t agents_of(const struct crowd *c, const char *tunnel)
 	return n;
 }
 
-static void put_tunnels(struct sheet *s, const struct conf *conf, const struct crowd *c)
+static void put_tunnels(struct sheet *s, const struct crowd *c)
 {
+	const struct conf *conf = frontend_conf();
 	static const struct column columns[] = { { "name", "Tunnel", TEXT }, { "state", "State", STATE }, { "agents", "Agents", COUNT },
 		{ "sessions", "Sessions", COUNT }, { "total", "Total", COUNT }, { "failed", "Failed", COUNT }, { "up_ended", "Up, ended", BYTES }, { "down_ended", "Down, ended", BYTES } };
 
 	SHEET(s, "tunnels", "Tunnels", columns);
-	for (size_t i = 0; i < conf->tunnels_n; i++) {
+	for (size_t i = 0; conf && i < conf->tunnels_n; i++) {
 		struct frontend_figures n;
 
 		if (!sheet_row(s))
@@ -349,13 +350,14 @@ static void put_tunnels(struct sheet *s, const struct conf *conf, const struct c
 	sheet_end(s);
 }
 
-static void put_listeners(struct sheet *s, const struct conf *conf)
+static void put_listeners(struct sheet *s)
 {
+	const struct conf *conf = frontend_conf();
 	static const struct column columns[] = { { "name", "Listener", TEXT }, { "state", "State", STATE },
 		{ "sessions", "Sessions", COUNT }, { "total", "Total", COUNT }, { "failed", "Failed", COUNT }, { "up_ended", "Up, ended", BYTES }, { "down_ended", "Down, ended", BYTES }, { "bind", "Address", TEXT } };
 
 	SHEET(s, "listeners", "Listeners", columns);
-	for (size_t i = 0; i < conf->listeners_n; i++) {
+	for (size_t i = 0; conf && i < conf->listeners_n; i++) {
 		const struct conf_listener *l = &conf->listeners[i];
 		struct frontend_figures n;
 
@@ -445,12 +447,13 @@ static void put_hubs(struct sheet *s, const struct crowd *c)
 	sheet_end(s);
 }
 
-static void put_targets(struct sheet *s, const struct conf *conf)
+static void put_targets(struct sheet *s)
 {
+	const struct conf *conf = target_conf();
 	static const struct column columns[] = { { "name", "Service", TEXT }, { "target", "Target", TEXT }, { "sessions", "Sessions", COUNT } };
 
 	SHEET(s, "targets", "Targets of this agent", columns);
-	for (size_t i = 0; i < conf->agent.services_n; i++) {
+	for (size_t i = 0; conf && i < conf->agent.services_n; i++) {
 		if (!sheet_row(s))
 			continue;
 		sheet_text(s, conf->agent.services[i].name);
@@ -499,14 +502,14 @@ static void put_sheets(FILE *f, bool json)
 
 	crowd_init(&c);
 	if (conf->hub.set) {
-		put_tunnels(&s, conf, &c);
+		put_tunnels(&s, &c);
 		put_services(&s, &c);
 		put_agents(&s, &c);
-		put_listeners(&s, conf);
+		put_listeners(&s);
 	}
 	if (conf->agent.set) {
 		put_hubs(&s, &c);
-		put_targets(&s, conf);
+		put_targets(&s);
 	}
 	put_events(&s);
 	crowd_fini(&c);

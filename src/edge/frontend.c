@@ -954,6 +954,11 @@ static void tally_view(struct frontend_figures *out, struct tally *t)
 	out->down = atomic_load(&t->down);
 }
 
+const struct conf *frontend_conf(void)
+{
+	return front.gen ? front.gen->conf : NULL;
+}
+
 void frontend_listener(size_t index, struct frontend_figures *out)
 {
 	struct place *p = &front.gen->places[index];

@@ -489,6 +489,11 @@ bool target_each(uint64_t *cursor, enum visit (*visit)(void *, const struct targ
 	return true;
 }
 
+const struct conf *target_conf(void)
+{
+	return here.gen ? here.gen->conf : NULL;
+}
+
 uint32_t target_sessions(size_t service)
 {
 	return here.gen ? atomic_load(&here.gen->loads[service]->sessions) : 0;

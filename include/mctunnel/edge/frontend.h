@@ -50,6 +50,7 @@ struct frontend_figures { /* of a listener or a tunnel */
 	uint64_t up, down;          /* bytes of sessions that have ended */
 	bool enabled, full;
 };
+const struct conf *frontend_conf(void); /* of the calling thread: what the indices below mean; NULL: none. Borrowed for this turn */
 void frontend_listener(size_t index, struct frontend_figures *out); /* of conf->listeners; any thread */
 void frontend_tunnel(size_t index, struct frontend_figures *out);   /* of conf->tunnels; any thread; always enabled */
 void frontend_clear(void);                                          /* total, failed, up and down begin anew */

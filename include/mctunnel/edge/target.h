@@ -27,6 +27,7 @@ struct target_job { /* good during the visit */
 	uint64_t age_ms, up, down;
 };
 bool target_each(uint64_t *cursor, enum visit (*visit)(void *arg, const struct target_job *j), void *arg);
+const struct conf *target_conf(void);     /* of the calling thread: what the index below means; NULL: none. Borrowed for this turn */
 uint32_t target_sessions(size_t service); /* of conf->agent.services; on a thread of target_init */
 
 #endif

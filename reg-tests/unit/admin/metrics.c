@@ -57,6 +57,11 @@ size_t registry_snapshot(struct registry_agent **out)
 	return t.agents_n;
 }
 
+const struct conf *frontend_conf(void)
+{
+	return &t.conf;
+}
+
 void frontend_listener(size_t index, struct frontend_figures *out)
 {
 	*out = (struct frontend_figures){ .sessions = 7, .total = 70, .enabled = true };
