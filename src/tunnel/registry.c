@@ -20,6 +20,7 @@
 #include <string.h>
 
 #define ON_CHANGE_MAX 4 /* one for each module that asks */
+#define LEAN 1         /* sessions that a thread may carry more than another before clients go there */
 #define CLAIM_ROUNDS 2 /* a session on its way between two threads is met in the second round */
 #define AGAIN_MS 50    /* between two looks at links that were full */
 #define BAR_MS 10000   /* long enough for a dead link to be found out */
@@ -75,6 +76,7 @@ struct replica {
 
 static _Thread_local struct replica me;
 static atomic_uint_fast64_t next_id = 1;
+static atomic_uint sessions_on[THREAD_MAX]; /* each thread's own, for the others to see */
 
 /* ---- adverts ---- */
 
@@ -279,20 +281,25 @@ static void move(struct session *s, const struct entry *e)
 	thread_post(e->thread, &mm->msg);
 }
 
-/* The next usable link of the peer, one of this thread if there is any; they take turns. */
+/* Staying saves a message; going elsewhere pays when this thread carries clearly more. */
+static bool better(const struct entry *e, const struct entry *than)
+{
+	unsigned a = atomic_load_explicit(&sessions_on[e->thread], memory_order_relaxed);
+	unsigned b = atomic_load_explicit(&sessions_on[than->thread], memory_order_relaxed);
+	if (!e->link == !than->link)
+		return a < b;
+	return e->link ? a <= b + LEAN + b / 4 : a + LEAN + a / 4 < b;
+}
+
+/* The next usable link of the peer: one of this thread unless another carries clearly fewer sessions; equals take turns. */
 static struct entry *next_entry(struct peer *p)
 {
 	struct entry *found = NULL;
 	list_for_each (n, &p->entries) {
 		struct entry *e = container_of(n, struct entry, node);
-		bool here = e->link != NULL;
-		if (!e->up || e->retiring || (here && !link_can_open(e->link)))
+		if (!e->up || e->retiring || (e->link && !link_can_open(e->link)))
 			continue;
-		if (here) {
-			found = e;
-			break;
-		}
-		if (!found)
+		if (!found || better(e, found))
 			found = e;
 	}
 	if (found) {
@@ -1059,6 +1066,7 @@ size_t registry_links(void)
 
 void registry_init(void)
 {
+	session_count_to(&sessions_on[thread_self()]);
 	memset(&me, 0, sizeof me);
 	me.entries = map_new();
 	me.peers = map_new();
@@ -1104,6 +1112,7 @@ void registry_fini(void)
 	pos = 0;
 	for (struct claim *c; (c = map_next(me.claims, &pos));)
 		free(c);
+	session_count_to(NULL);
 	map_free(me.entries);
 	map_free(me.peers);
 	map_free(me.sites);

@@ -143,6 +143,7 @@ static int add_slice(struct session *s, const uint8_t *data, size_t len)
 
 static _Thread_local struct session **table;
 static _Thread_local size_t table_size, table_n, count, barred_n;
+static _Thread_local atomic_uint *count_place; /* borrowed: where others see count */
 static _Thread_local struct list loose = {NULL, NULL}; /* complete, kept: neither on a link nor parked */
 
 static struct list *loose_list(void)
@@ -176,9 +177,22 @@ static void table_grow(void)
 	table_size = size;
 }
 
+static void publish(void)
+{
+	if (count_place)
+		atomic_store_explicit(count_place, (unsigned)count, memory_order_relaxed);
+}
+
+void session_count_to(atomic_uint *place)
+{
+	count_place = place;
+	publish();
+}
+
 static void table_add(struct session *s)
 {
 	count++;
+	publish();
 	if (!s->agent_side)
 		return;
 	if (table_n >= table_size)
@@ -192,6 +206,7 @@ static void table_add(struct session *s)
 static void table_del(struct session *s)
 {
 	count--;
+	publish();
 	if (!s->agent_side)
 		return;
 	struct session **p = &table[slot_of(s->id, table_size)];

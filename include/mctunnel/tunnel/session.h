@@ -7,6 +7,7 @@
 #include "mctunnel/base/list.h"
 #include "mctunnel/base/reason.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -76,6 +77,7 @@ void *session_owner(const struct session *s); /* NULL once released */
 /* This thread's session of that id (16 bytes), NULL: none. */
 struct session *session_find(const uint8_t id[16]);
 size_t session_count(void);
+void session_count_to(atomic_uint *place); /* where this thread's count is also kept from now on, for other threads to see; NULL: nowhere */
 /* Takes it off its link (agent only: because the hub asks for it on another one) or its parking list, for a move; on_leave is called; then, on
  * the new thread, session_arrive (on_arrive is called), and session_resume / session_resumed / session_park decide what becomes of it. */
 void session_leave(struct session *s);
