@@ -100,6 +100,8 @@ int bufq_reserve(struct bufq *q, size_t want, struct iovec *iov, int max)
 		offer(&iov[n++], q->tail, &want);
 	for (; want > 0 && n < max; link = &(*link)->next) {
 		*link = chunk_for(want);
+		if (!*link && !q->head) /* the large ones are used up: whoever has nothing yet goes on with a small one */
+			*link = chunk_for(1);
 		if (!*link)
 			break;
 		offer(&iov[n++], *link, &want);

@@ -21,6 +21,7 @@
 #include "mctunnel/event/loop.h"
 #include "mctunnel/event/thread.h"
 #include "mctunnel/net/conn.h"
+#include "mctunnel/net/reserve.h"
 #include "mctunnel/net/sock.h"
 #include "mctunnel/tunnel/link.h"
 #include "mctunnel/tunnel/registry.h"
@@ -99,6 +100,7 @@ static _Thread_local struct {
 	struct list clients; /* all that are here and not on their way, by serial */
 	uint64_t serial;
 	struct timer breather, full;
+	bool scarce; /* the last client got a descriptor of the reserve */
 	bool stopping;
 } front;
 
@@ -751,12 +753,17 @@ static bool accept_one(struct door *d)
 	struct client *cl;
 	int fd, e;
 
+	if (front.scarce && reserve_only(d->fd)) {
+		door_breathe(d, EMFILE);
+		return false;
+	}
 	if (!place_take(d->place)) {
 		door_pause(d);
 		return false;
 	}
 	fd = sock_accept(d->fd, &peer, &local);
 	e = errno;
+	front.scarce = fd >= 0 && reserve_has(fd);
 	cl = fd >= 0 ? client_new(d->place, fd, &peer) : NULL;
 	if (cl) {
 		client_place(cl);

@@ -76,11 +76,12 @@ static void tell_worker(struct master *m, char what)
 
 static void write_title(const struct master_options *o)
 {
-	static const char title[] = "mctunnel-worker";
+	static char title[] = "mctunnel-worker";
 	char *end;
 	size_t size;
 
 	prctl(PR_SET_NAME, title, 0, 0, 0);
+	program_invocation_short_name = title; /* it points into what is overwritten below */
 	if (o->argc < 1)
 		return;
 	end = o->argv[0];

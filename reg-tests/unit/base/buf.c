@@ -184,6 +184,26 @@ static void test_no_memory_appends_nothing(void **state)
 	bufq_clear(&q);
 }
 
+/* However many hold all the large pieces: who has nothing gets a small one, who has some waits. */
+static void test_the_last_come_is_not_starved(void **state)
+{
+	struct bufq greedy = { 0 }, modest = { 0 };
+	struct iovec iov[4];
+
+	mem_limit(MEM_CHUNK, 1);
+	assert_int_equal(bufq_append(&greedy, stream, 16384), 0);
+	assert_int_equal(bufq_reserve(&modest, 16384, iov, 4), 1);
+	assert_true(iov[0].iov_len > 1000 && iov[0].iov_len < 2048);
+	memcpy(iov[0].iov_base, stream, iov[0].iov_len);
+	bufq_commit(&modest, iov[0].iov_len);
+	assert_int_equal(bufq_reserve(&modest, 16384, iov, 4), 0);
+	bufq_commit(&modest, 0);
+	assert_int_equal(bufq_reserve(&greedy, 16384, iov, 4), 0);
+	bufq_commit(&greedy, 0);
+	bufq_clear(&greedy);
+	bufq_clear(&modest);
+}
+
 static void test_cursor_at_the_end_sees_what_comes(void **state)
 {
 	struct bufq q = { 0 };
@@ -350,6 +370,7 @@ int main(void)
 		RULE(test_shrinking_needs_memory),
 		RULE(test_pieces_are_bounded),
 		RULE(test_no_memory_appends_nothing),
+		RULE(test_the_last_come_is_not_starved),
 		RULE(test_cursor_at_the_end_sees_what_comes),
 		RULE(test_cursor_outlives_its_chunk),
 		RULE(test_cursor_over_an_emptied_queue),
