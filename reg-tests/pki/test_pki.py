@@ -155,6 +155,22 @@ class Pki(unittest.TestCase):
         self.bad("neither a host name", "hub", "hub", "a,b")
         self.bad("no certificate for", "revoke", "nobody")
         self.bad("number of days", "agent", "x", MCTUNNEL_PKI_DAYS="soon")
+        self.bad("must be from 1 to 3650", "agent", "x", MCTUNNEL_PKI_DAYS="0")
+        self.bad("number of days from 1 to 3650", "agent", "x", MCTUNNEL_PKI_DAYS="99999999999999999999")
+        self.bad("list takes no name", "list", "x")
+
+    def test_a_failure_leaves_nothing_in_the_way(self):
+        self.bad("999.1.1.1", "hub", "h", "999.1.1.1")
+        self.assertFalse(os.path.exists(self.path("h.key")))
+        self.good("hub", "h", "127.0.0.1")
+
+    def test_list_knows_what_has_expired(self):
+        self.good("agent", "edge-1")
+        with open(self.path("db/index.txt"), "a") as f:
+            f.write("V\t200101000000Z\t\t01\tunknown\t/CN=old\n")
+        said = self.good("list")
+        self.assertRegex(said, r"valid +until \S+ +/CN=edge-1")
+        self.assertRegex(said, r"expired +until 2020-01-01 +/CN=old")
         self.bad("there is no authority", "-d", os.path.join(self.top, "elsewhere"), "agent", "x")
 
 
