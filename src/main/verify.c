@@ -16,15 +16,21 @@ struct verify {
 	int result;
 };
 
-static void report(struct verify *v, const struct conf_where *at, const char *key, const char *text)
+static void tell(struct verify *v, bool alert, const struct conf_where *at, const char *key, const char *text)
 {
 	char line[1024], place[512] = "";
 
 	if (at && at->file)
 		snprintf(place, sizeof(place), "%s:%d: ", at->file, at->line);
-	snprintf(line, sizeof(line), "%s[ALERT] %s%s%s", place, key, key[0] ? ": " : "", text);
-	v->on_finding(v->arg, true, line);
-	v->result = -1;
+	snprintf(line, sizeof(line), "%s[%s] %s%s%s", place, alert ? "ALERT" : "WARNING", key, key[0] ? ": " : "", text);
+	v->on_finding(v->arg, alert, line);
+	if (alert)
+		v->result = -1;
+}
+
+static void report(struct verify *v, const struct conf_where *at, const char *key, const char *text)
+{
+	tell(v, true, at, key, text);
 }
 
 static const char *content_of(struct verify *v, const struct conf_where *at, const char *section, const char *key, const char *path)
@@ -56,6 +62,8 @@ static void check_tls(struct verify *v, const struct conf_where *at, const char 
 		return;
 	if (tls_check(f, server, err, sizeof(err)) < 0)
 		report(v, at, section, err);
+	else if (tls_doubt(f, server, err, sizeof(err)))
+		tell(v, false, at, section, err);
 }
 
 static void check_hub(struct verify *v)

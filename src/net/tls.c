@@ -78,6 +78,8 @@ struct io {
 	uint8_t in[IN_SIZE], out[OUT_SIZE], record[RECORD];
 };
 
+enum { DOUBT_DAYS = 7 };
+
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t io_key; /* frees a thread's buffers when it ends */
 static BIO_METHOD *bio_method;
@@ -1294,14 +1296,21 @@ static void describe_names(X509 *cert, struct strbuf *b)
 	GENERAL_NAMES_free(names);
 }
 
+static X509 *first_cert(const char *pem)
+{
+	BIO *b = pem ? BIO_new_mem_buf(pem, -1) : NULL;
+	X509 *cert = b ? PEM_read_bio_X509(b, NULL, NULL, NULL) : NULL;
+
+	BIO_free(b);
+	ERR_clear_error();
+	return cert;
+}
+
 int tls_describe(const char *pem, struct tls_described *out)
 {
-	BIO *bio = pem ? BIO_new_mem_buf(pem, -1) : NULL;
-	X509 *cert = bio ? PEM_read_bio_X509(bio, NULL, NULL, NULL) : NULL;
+	X509 *cert = first_cert(pem);
 	struct strbuf b;
 
-	BIO_free(bio);
-	ERR_clear_error();
 	memset(out, 0, sizeof(*out));
 	if (!cert)
 		return -1;
@@ -1311,4 +1320,55 @@ int tls_describe(const char *pem, struct tls_described *out)
 	out->not_after = (int64_t)time_of(X509_get0_notAfter(cert));
 	X509_free(cert);
 	return 0;
+}
+
+/* ---- doubts ---- */
+
+static bool crl_of(const char *crls, const X509_NAME *authority)
+{
+	BIO *b = pem(crls);
+	X509_CRL *crl;
+	bool found = false;
+
+	while (!found && (crl = PEM_read_bio_X509_CRL(b, NULL, NULL, NULL))) {
+		found = X509_NAME_cmp(X509_CRL_get_issuer(crl), authority) == 0;
+		X509_CRL_free(crl);
+	}
+	BIO_free(b);
+	ERR_clear_error();
+	return found;
+}
+
+static void doubt_own(const struct tls_files *f, bool server, X509 *cert, struct strbuf *b)
+{
+	time_t now = time(NULL), from = time_of(X509_get0_notBefore(cert)), end = time_of(X509_get0_notAfter(cert));
+	char day[32] = "";
+	struct tm tm;
+
+	if (gmtime_r(from > now ? &from : &end, &tm))
+		strftime(day, sizeof(day), "%Y-%m-%d %H:%M UTC", &tm);
+	if (end <= now)
+		strbuf_add(b, "%s: the certificate expired at %s: the other side will refuse it; renew it", f->cert_path, day);
+	else if (from > now)
+		strbuf_add(b, "%s: the certificate is valid only from %s: the other side will refuse it; is the clock right?", f->cert_path, day);
+	else if (X509_check_purpose(cert, server ? X509_PURPOSE_SSL_SERVER : X509_PURPOSE_SSL_CLIENT, 0) != 1)
+		strbuf_add(b, "%s: the certificate is not meant for %s (extended key usage): the other side will refuse it", f->cert_path,
+			   server ? "a hub" : "an agent");
+	else if (end - now < DOUBT_DAYS * 86400)
+		strbuf_add(b, "%s: the certificate expires at %s: renew it", f->cert_path, day);
+}
+
+bool tls_doubt(const struct tls_files *f, bool server, char *text, size_t size)
+{
+	X509 *own = first_cert(f->cert), *ca = first_cert(f->ca);
+	struct strbuf b;
+
+	strbuf_init(&b, text, size);
+	if (own)
+		doubt_own(f, server, own, &b);
+	if (!text[0] && ca && f->crl && !crl_of(f->crl, X509_get_subject_name(ca)))
+		strbuf_add(&b, "%s: no revocation list (CRL) of the authority in %s: all its certificates will be refused", f->crl_path, f->ca_path);
+	X509_free(own);
+	X509_free(ca);
+	return text[0] != 0;
 }

@@ -36,6 +36,8 @@ static const char make_pki[] =
 	"sign edge edge-1 ''\n"
 	"sign expired edge-old '' -startdate 20200101000000Z -enddate 20210101000000Z\n"
 	"sign future edge-new '' -startdate 20400101000000Z -enddate 20410101000000Z\n"
+	"sign soon hub '' -days 3\n"
+	"printf 'extendedKeyUsage=clientAuth\\n' >ext; sign client hub '' -extfile ext\n"
 	"sign revoked edge-bad ''\n"
 	"openssl ca -config cnf -gencrl -out crl.before\n"
 	"openssl ca -config cnf -revoke revoked\n"
@@ -818,6 +820,32 @@ static void bad_files(void **state)
 	free(other);
 }
 
+static void doubts(const char *cert, const char *ca, const char *sentence)
+{
+	struct tls_files f = files(pem_hub);
+	char *own = slurp(cert), *authority = slurp(ca), text[300] = "";
+	bool doubt;
+
+	f.cert = own;
+	f.ca = authority;
+	f.crl = pem_crl;
+	doubt = tls_doubt(&f, true, text, sizeof(text));
+	if (doubt != (sentence[0] != 0) || !strstr(text, sentence))
+		fail_msg("\"%s\" is not in \"%s\"", sentence, text);
+	free(own);
+	free(authority);
+}
+
+static void doubtful_files(void **state)
+{
+	doubts("hub", "ca", "");
+	doubts("expired", "ca", "cert.pem: the certificate expired at 2021-01-01 00:00 UTC");
+	doubts("future", "ca", "cert.pem: the certificate is valid only from 2040-01-01 00:00 UTC");
+	doubts("client", "ca", "cert.pem: the certificate is not meant for a hub");
+	doubts("soon", "ca", "cert.pem: the certificate expires at");
+	doubts("hub", "other-ca", "crl.pem: no revocation list (CRL) of the authority in ca.pem");
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -844,6 +872,7 @@ int main(void)
 		T(revoked_then_resumed),
 		T(ticket_of_another_name),
 		T(bad_files),
+		T(doubtful_files),
 	};
 
 	return cmocka_run_group_tests(tests, make_files, remove_files);
