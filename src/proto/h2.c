@@ -697,7 +697,7 @@ struct h2_server {
 	const struct h2_server_events *ev;
 	void *owner;
 	uint32_t max_fields, fields; /* bytes of the header block being received */
-	uint32_t frames;
+	uint32_t frames, bytes; /* bytes: not yet counted as frames */
 	struct h2_request request;
 	const uint8_t *rest; /* borrowed from nghttp2: serialised, not yet taken */
 	size_t rest_len;
@@ -706,6 +706,7 @@ struct h2_server {
 };
 
 #define ANSWER_FIELDS 8
+#define BYTES_A_FRAME 128 /* frames of unknown types are skipped unseen: they count by their size */
 
 static void server_give_up(struct h2_server *s, uint32_t code)
 {
@@ -798,13 +799,10 @@ static int server_stream_close(nghttp2_session *ng, int32_t id, uint32_t code, v
 	return 0;
 }
 
-/* RFC 9113 section 8.1: who is still sending is told that nobody listens. */
+/* Who still sends after its answer is not reset: some clients lose the answer then. The limit on floods ends it. */
 static int server_frame_sent(nghttp2_session *ng, const nghttp2_frame *frame, void *arg)
 {
 	struct h2_server *s = arg;
-	bool end = (frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA) && (frame->hd.flags & NGHTTP2_FLAG_END_STREAM);
-	if (end && nghttp2_session_get_stream_remote_close(ng, frame->hd.stream_id) == 0)
-		nghttp2_submit_rst_stream(ng, NGHTTP2_FLAG_NONE, frame->hd.stream_id, NGHTTP2_NO_ERROR);
 	if (frame->hd.type == NGHTTP2_GOAWAY) { /* nghttp2's own, or ours */
 		s->over = true;
 		s->broken = frame->goaway.error_code != NGHTTP2_NO_ERROR;
@@ -814,6 +812,9 @@ static int server_frame_sent(nghttp2_session *ng, const nghttp2_frame *frame, vo
 
 void h2_server_input(struct h2_server *s, const uint8_t *data, size_t len)
 {
+	s->bytes += (uint32_t)len;
+	s->frames += s->bytes / BYTES_A_FRAME;
+	s->bytes %= BYTES_A_FRAME;
 	while (len > 0 && !s->over) {
 		ssize_t n = nghttp2_session_mem_recv(s->ng, data, len);
 		if (n == NGHTTP2_ERR_FLOODED) {

@@ -50,7 +50,7 @@ void h2_server_trailers(struct h2_server *s, int32_t id, const struct h2_field *
 void h2_server_wake(struct h2_server *s, int32_t id);
 void h2_server_goaway(struct h2_server *s, uint32_t code);
 
-/* Frames of any kind received since the last call: what a limit on floods counts. */
+/* Frames of any kind received since the last call, and one for each 128 bytes: what a limit on floods counts. */
 uint32_t h2_server_take_frames(struct h2_server *s);
 
 #endif
