@@ -132,6 +132,40 @@ def test_in_a_browser(run):
     equal(Page(browser.dom(run, url(p.hub))[0]).figures["sessions"], "0", "sessions")
 
 
+def ask(path, command):
+    with tcp.open_socket(path) as s:
+        s.sendall(command.encode() + b"\n")
+        parts = []
+        while part := s.recv(65536):
+            parts.append(part)
+        return b"".join(parts).decode()
+
+
+def test_same_as_the_admin_socket(run):
+    path = run.path("admin.sock")
+    server = tcp.Server(run, tcp.echo)
+    hub = scene.Hub(run, {"echo": "site-a/echo"}, settings={"admin": ({"bind": "unix:" + path, "level": "admin"},)}).start().wait_ready()
+    scene.Agent(run, hub.authority, [hub.address], [scene.service("echo", server.address)]).start()
+    hub.wait_links(2)
+    held = [tcp.open_socket(hub.listen["echo"]) for _ in range(3)]
+    hub.wait_metric("mctunnel_sessions", 3)
+    ask(path, "set vip master")
+    page = Page(hub.get("/")[1])
+    equal(page.words["vip"], "VIP master", "role")
+    equal(hub.metric('mctunnel_vip_state{state="master"}'), 1, "role")
+    for what, keys in (("agents", ("tunnel", "links", "sessions")), ("tunnels", ("agents", "sessions"))):
+        rows = json.loads(ask(path, "show %s json" % what))
+        equal(len(rows), len(page.tables[what]), what)
+        for row, shown in zip(rows, page.tables[what]):
+            equal([str(row[k]) for k in keys], [shown[k] for k in keys], what)
+    for command in ("disable tunnel site-a", "disable service site-a/echo", "drain agent edge-1"):
+        ask(path, command)
+    tables = Page(hub.get("/")[1]).tables
+    equal([tables[t][0]["state"] for t in ("tunnels", "services", "agents")], ["disabled", "disabled", "draining"], "what an operator said")
+    for s in held:
+        s.close()
+
+
 def picture(path):
     """Width and height of a PNG."""
     with open(path, "rb") as f:

@@ -65,7 +65,7 @@ def test_scrape_of_many(run):
         took, size = measured[0]
         say("echo, %-15s  " % path, harness.spread(loud))
         say("%s: %d KiB, %s" % (path, size >> 10, harness.spread(took)))
-        check("asan" in program or harness.percentile(loud, 99) < harness.percentile(quiet, 99) + 0.02, "sessions wait for", path)
+        check("asan" in program or harness.percentile(loud, 99) < harness.percentile(quiet, 99) + 0.05, "sessions wait for", path)
     check(hub.get("/metrics")[1].count("\nmctunnel_service_up{") == AGENTS, "services")
     for a in agents:
         a.stdin.close()

@@ -251,6 +251,14 @@ static const char *limit_word(const struct frontend_figures *n)
 	return !n->enabled ? "disabled" : n->full ? "full" : "up";
 }
 
+/* What an operator has said goes before what is. */
+static const char *said_of(enum registry_mark what, const char *name, const char *otherwise)
+{
+	int said = registry_marked(what, name);
+
+	return said == MARK_NONE ? otherwise : what == MARK_AGENT && said == 1 ? "draining" : "disabled";
+}
+
 struct offer { /* a service of a tunnel, by all its agents */
 	const char *tunnel, *name; /* of an advert */
 	size_t up, all;
@@ -339,7 +347,7 @@ static void put_tunnels(struct sheet *s, const struct crowd *c)
 		frontend_tunnel(i, &n);
 		size_t agents = agents_of(c, conf->tunnels[i].name);
 		sheet_text(s, conf->tunnels[i].name);
-		sheet_text(s, agents ? limit_word(&n) : "down");
+		sheet_text(s, said_of(MARK_TUNNEL, conf->tunnels[i].name, agents ? limit_word(&n) : "down"));
 		sheet_number(s, (int64_t)agents);
 		sheet_number(s, n.sessions);
 		sheet_number(s, (int64_t)n.total);
@@ -397,7 +405,7 @@ static void put_agents(struct sheet *s, const struct crowd *c)
 			continue;
 		sheet_text(s, a->tunnel);
 		sheet_text(s, a->name);
-		sheet_text(s, a->draining ? "draining" : "up");
+		sheet_text(s, said_of(MARK_AGENT, a->name, a->draining ? "draining" : "up"));
 		sheet_number(s, rtt_of(a));
 		sheet_number(s, a->sessions ? atomic_load_explicit(a->sessions, memory_order_relaxed) : 0);
 		sheet_number(s, c->agents[i].links);
@@ -405,6 +413,16 @@ static void put_agents(struct sheet *s, const struct crowd *c)
 		sheet_text(s, a->version);
 	}
 	sheet_end(s);
+}
+
+static const char *offer_state(const struct offer *o)
+{
+	char name[2 * HELLO_NAME_MAX];
+	struct strbuf b;
+
+	strbuf_init(&b, name, sizeof(name));
+	strbuf_add(&b, "%s/%s", o->tunnel, o->name);
+	return said_of(MARK_SERVICE, name, o->up == o->all ? "up" : o->up ? "partly" : "down");
 }
 
 static void put_services(struct sheet *s, const struct crowd *c)
@@ -420,7 +438,7 @@ static void put_services(struct sheet *s, const struct crowd *c)
 			continue;
 		sheet_text(s, o->tunnel);
 		sheet_text(s, o->name);
-		sheet_text(s, o->up == o->all ? "up" : o->up ? "partly" : "down");
+		sheet_text(s, offer_state(o));
 		sheet_number(s, (int64_t)o->up);
 		sheet_number(s, (int64_t)o->all);
 	}
