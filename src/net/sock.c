@@ -130,6 +130,13 @@ static int listen_any(uint16_t port)
 	return listen_on(&a, false);
 }
 
+static const char *listen_hint(int e)
+{
+	if (e == EADDRINUSE)
+		return " (is another process listening there?)";
+	return e == EACCES ? " (a port below 1024 needs root or CAP_NET_BIND_SERVICE, a path a folder one may write)" : "";
+}
+
 int sock_listen(const struct endpoint *e, char *err, size_t errsize)
 {
 	char text[ADDR_TEXT];
@@ -139,7 +146,7 @@ int sock_listen(const struct endpoint *e, char *err, size_t errsize)
 	fd = e->any ? listen_any(addr_port(&e->addr)) : listen_on(&e->addr, false);
 	if (fd < 0)
 		snprintf(err, errsize, "cannot listen on %s: %s%s", e->text ? e->text : addr_text(&e->addr, text, sizeof(text)),
-			 strerror(errno), errno == EADDRINUSE ? " (is another process listening there?)" : "");
+			 strerror(errno), listen_hint(errno));
 	return fd;
 }
 

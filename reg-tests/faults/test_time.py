@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+"""The clock of the wall jumps a day forward and back, and signals interrupt every call: nothing times out, nothing is lost."""
+import glob
+import os
+import signal
+import sys
+import time
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "lib"))
+import harness
+import proc
+import scene
+import tcp
+from harness import check, equal, say
+
+DAY = 86400
+
+
+def faked(run, name):
+    """(environment, file with the offset). The monotonic clock stays as it is."""
+    found = glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1")
+    if not found:
+        raise harness.Skipped("libfaketime is not installed")
+    path = run.path(name + ".offset")
+    set_offset(path, 0)
+    return {"LD_PRELOAD": found[0], "FAKETIME_TIMESTAMP_FILE": path, "FAKETIME_NO_CACHE": "1", "DONT_FAKE_MONOTONIC": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1"}, path
+
+
+def set_offset(path, seconds):
+    with open(path + ".new", "w") as f:
+        f.write("%+d\n" % seconds)
+    os.rename(path + ".new", path)
+
+
+def test_clock_jumps(run):
+    """libfaketime and sanitizers do not go together: the measured program."""
+    server = tcp.Server(run, tcp.echo)
+    environment, offset = faked(run, "both")
+    p = scene.pair(run, {"echo": server.target}, program=scene.release_binary(), environment=environment)
+    chatter = tcp.Chatter(p.listen["echo"])
+    idle = tcp.open_socket(p.listen["echo"])
+    idle.sendall(b"x")
+    equal(tcp.recv_exactly(idle, 1), b"x")
+    for days in (1, 0, -1, 0, 1, -1, 0):
+        set_offset(offset, days * DAY)
+        time.sleep(0.7)  # longer than the heartbeat's timeout
+        chatter.go_on(3)
+        tcp.ask(p.listen["echo"])
+    idle.sendall(b"y")
+    equal(tcp.recv_exactly(idle, 1), b"y", "a session that was idle")
+    times = chatter.stop()
+    days = sorted({r["time"][:10] for r in p.hub.log("session")})
+    say("days in the log: %s; a session meanwhile: %s" % (", ".join(days), harness.spread(times)))
+    check(len(days) == 3, "the clock did not jump at all:", days)
+    equal(p.hub.log("link_down"), [], "links that broke")
+    equal([r for r in p.hub.log("session") if r["reason"] != "done"], [], "sessions that ended badly")
+    check(max(times) < 3, "a session stood still")
+
+
+def test_signal_storm(run):
+    """Every call is interrupted all the time (CONT does nothing but that where a handler is or a wait was stopped)."""
+    server = tcp.Server(run, tcp.echo)
+    p = scene.pair(run, {"echo": server.target})
+    pids = [x for program in (p.hub, p.agent) for x in (program.master(), program.worker())]
+    going = [True]
+
+    def storm():
+        sent = 0
+        while going[0]:
+            for pid in pids:
+                for number in (signal.SIGSTOP, signal.SIGCONT):
+                    os.kill(pid, number)
+                    sent += 1
+            time.sleep(0.001)
+        return sent
+    sender = harness.Background(storm)
+    began = time.monotonic()
+    times = tcp.crowd(p.listen["echo"], 20, 1 << 20, 60)
+    while time.monotonic() - began < 3:
+        tcp.ask(p.listen["echo"])
+    going[0] = False
+    sent = sender.finish()
+    cpu = [proc.cpu_seconds(pid) for pid in pids]
+    time.sleep(1)
+    idle = [now - then for now, then in zip([proc.cpu_seconds(pid) for pid in pids], cpu)]
+    say("%d signals; 20 MiB each way: %s; idle afterwards at %.0f %% CPU" % (sent, harness.spread(times), 100 * max(idle)))
+    check(max(idle) < 0.2, "it spins afterwards", idle)
+    p.hub.nothing_left()
+
+
+if __name__ == "__main__":
+    harness.main(globals(), threads=(2,))
