@@ -164,7 +164,7 @@ install: all ## install below DESTDIR and PREFIX; an existing configuration is k
 	install -d $(DESTDIR)$(DOCDIR)/internals $(DESTDIR)$(DOCDIR)/examples
 	install -m 644 README.md NEWS LICENSE $(wildcard doc/*.txt doc/*.md) $(DESTDIR)$(DOCDIR)
 	install -m 644 $(wildcard doc/internals/*.md) $(DESTDIR)$(DOCDIR)/internals
-	install -m 644 $(wildcard etc/examples/*.cfg) $(DESTDIR)$(DOCDIR)/examples
+	install -m 644 $(wildcard etc/examples/*.cfg) etc/prometheus/mctunnel.rules.yml $(DESTDIR)$(DOCDIR)/examples
 	test -e $(DESTDIR)$(SYSCONFDIR)/mctunnel/mctunnel.cfg || \
 		install -m 644 etc/mctunnel.cfg $(DESTDIR)$(SYSCONFDIR)/mctunnel/mctunnel.cfg
 	install -d $(DESTDIR)$(UNITDIR) $(DESTDIR)$(SYSUSERSDIR) $(DESTDIR)$(TMPFILESDIR)
