@@ -32,12 +32,15 @@ static struct conf *load(const struct options *o)
 static int run(const struct options *o)
 {
 	struct conf *conf = load(o);
+	struct master_options m = o->master;
 	int rc = 0;
 
+	m.paths = o->paths;
+	m.paths_n = o->paths_n;
 	if (!conf)
 		return 1;
 	if (!o->check)
-		rc = master_run(conf, &o->master);
+		rc = master_run(conf, &m);
 	else if (!o->quiet)
 		puts("Configuration file is valid");
 	conf_put(conf);

@@ -385,6 +385,31 @@ int stop_softly(struct answer *a)
 	return ANSWER_DONE;
 }
 
+static void say_lines(struct answer *a, bool error, const char *text)
+{
+	while (*text) {
+		int len = (int)strcspn(text, "\n");
+
+		answer_say(a, error, "%.*s", len, text);
+		text += len + (text[len] == '\n');
+	}
+}
+
+int reload(struct answer *a)
+{
+	const char *text;
+	int outcome;
+
+	if (a->stage++ == 0)
+		a->index = a->state->reload();
+	outcome = a->state->reloaded((uint32_t)a->index, &text);
+	if (outcome == 0)
+		return ANSWER_WAIT;
+	answer_say(a, outcome < 0, outcome < 0 ? "Refused, the old configuration stays:" : "Reloaded.");
+	say_lines(a, outcome < 0, text);
+	return ANSWER_DONE;
+}
+
 int not_available(struct answer *a)
 {
 	answer_say(a, true, "'%s' is not available in this version.", a->command->words);

@@ -71,8 +71,8 @@ static const struct command commands[] = {
 	{ "set vip", "master|backup|fault", 1, 1, ADMIN, CHANGES, set_vip, "Tells which role this host has for the virtual address; for keepalived's notify script. Shown, logged and counted, nothing else." },
 	{ "set severity-output", "none|number", 1, 1, USER, 0, severity_output, "Whether sentences begin with their severity on this connection: [3] a refusal, [6] a notice." },
 
-	{ "reload", "", 0, 0, ADMIN, CHANGES, not_available, "Reads the configuration again." },
-	{ "reload certs", "", 0, 0, ADMIN, CHANGES, not_available, "Reads the certificates again." },
+	{ "reload", "", 0, 0, ADMIN, CHANGES, reload, "Reads the configuration again, whole: it takes effect between two turns of the loops, or is refused with the reasons and the old one stays. Nothing is dropped." },
+	{ "reload certs", "", 0, 0, ADMIN, CHANGES, reload, "The same: certificates are read again with everything else; links that are up stay." },
 	{ "stop", "", 0, 0, ADMIN, CHANGES, stop_now, "Ends the program at once, in good order." },
 	{ "soft-stop", "", 0, 0, ADMIN, CHANGES, stop_softly, "Accepts no more, tells agents, and ends the program when the last session has ended, or after global.hard_stop_after." },
 	{ "upgrade", "", 0, 0, ADMIN, CHANGES, not_available, "Starts the program's file anew without losing a session." },

@@ -60,6 +60,14 @@ int metrics_open(int fd)
 	return 0;
 }
 
+int metrics_move(int fd)
+{
+	http_close();
+	status_stop();
+	http_init(pages, sizeof(pages) / sizeof(pages[0]));
+	return fd < 0 ? 0 : metrics_open(fd);
+}
+
 void metrics_close(void)
 {
 	if (!state)

@@ -121,7 +121,7 @@ static const struct row global_rows[] = {
 	  .help = "The worker runs in this group." },
 	{ .name = "chroot", .kind = KIND_PATH, .restart = true, FIELD(struct conf_global, chroot), .def_words = "none",
 	  .help = "The worker locks itself into this directory, which should be empty. Only of use when started as root." },
-	{ .name = "log", .kind = KIND_LIST, ARRAY(struct conf_global, log, log_n), .sub = &logs,
+	{ .name = "log", .kind = KIND_LIST, .restart = true, ARRAY(struct conf_global, log, log_n), .sub = &logs,
 	  .def_words = "one target: stderr, text, info", .help = "Targets of the log." },
 	{ .name = "metrics", .kind = KIND_GROUP, .sub = &metrics, .def_words = "none", .help = "Metrics and health over HTTP." },
 	{ .name = "admin", .kind = KIND_LIST, .restart = true, ARRAY(struct conf_global, admin, admin_n), .sub = &admins, .def_words = "none",
@@ -247,8 +247,8 @@ static const struct section services = { .name = "services", ROWS(service_rows),
 	.at = offsetof(struct conf_service, at), .intro = "What this agent offers." };
 
 static const struct row agent_rows[] = {
-	{ .name = "name", .kind = KIND_NAME, FIELD(struct conf_agent, name), .def_words = "the host's name", .help = "For the log on both sides. Who the agent is, its certificate says." },
-	{ .name = "tunnel", .kind = KIND_NAME, FIELD(struct conf_agent, tunnel), .def_words = "the agent's name", .help = "The tunnel of the hub that this agent serves." },
+	{ .name = "name", .kind = KIND_NAME, .restart = true, FIELD(struct conf_agent, name), .def_words = "the host's name", .help = "For the log on both sides. Who the agent is, its certificate says." },
+	{ .name = "tunnel", .kind = KIND_NAME, .restart = true, FIELD(struct conf_agent, tunnel), .def_words = "the agent's name", .help = "The tunnel of the hub that this agent serves." },
 	{ .name = "hubs", .kind = KIND_DIAL, .many = true, .required = true, ARRAY(struct conf_agent, hubs, hubs_n),
 	  .help = "The hubs to dial. Links are kept to all of them, so that a failover finds them warm." },
 	{ .name = "links", .kind = KIND_INT, FIELD(struct conf_agent, links), .min = 1, .max = 64, .def = "2", .help = "Links to each hub." },

@@ -1,7 +1,7 @@
 /* The master: holds the listening sockets, keeps one worker alive, tells systemd and keepalived.
  * It forks the worker without exec: the child has the checked configuration and the sockets in memory, so a crash costs
  * milliseconds. For that it has a single thread, and writes its few log lines itself: a fork takes no other thread along, but
- * whatever locks it held. It parses nothing that comes from a network, and talks to its worker in single bytes.
+ * whatever locks it held. It parses nothing that comes from a network; a reload is read by a process of its own (loader.c).
  * What a worker does, and when one is to be given up (respawn.c), it does not know. */
 #define _GNU_SOURCE
 #include "mctunnel/main/master.h"
@@ -11,12 +11,15 @@
 #include "mctunnel/base/rnd.h"
 #include "mctunnel/conf/conf.h"
 #include "mctunnel/main/binding.h"
+#include "mctunnel/main/control.h"
 #include "mctunnel/main/daemonise.h"
 #include "mctunnel/main/notify.h"
 #include "mctunnel/main/pidfile.h"
 #include "mctunnel/main/privs.h"
+#include "mctunnel/main/reload.h"
 #include "mctunnel/main/remains.h"
 #include "mctunnel/main/respawn.h"
+#include "mctunnel/main/sockets.h"
 #include "mctunnel/main/store.h"
 #include "mctunnel/main/worker.h"
 
@@ -43,8 +46,9 @@
 enum phase { PHASE_SERVE, PHASE_DRAIN, PHASE_STOP, PHASE_END };
 
 struct master {
-	struct conf *conf; /* borrowed */
+	struct conf *conf; /* shared: the one in force */
 	const struct master_options *options;
+	struct reload reload;
 	struct worker_socket *sockets; /* owned */
 	size_t sockets_n;
 	struct worker_shared *shared; /* owned */
@@ -66,9 +70,9 @@ static void say_health(bool serve)
 		log_error("%s", err);
 }
 
-static void tell_worker(struct master *m, char what)
+static void tell_worker(struct master *m, enum control what)
 {
-	if (m->control >= 0 && send(m->control, &what, 1, MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+	if (m->control >= 0 && control_send(m->control, what, NULL, 0, NULL, 0) < 0)
 		log_error("cannot tell the worker '%c': %s", what, strerror(errno));
 }
 
@@ -95,7 +99,13 @@ static void write_title(const struct master_options *o)
 /* The worker gives up its privileges itself, when it has read what only they let it read. */
 static int run_worker(struct master *m, int control)
 {
-	const struct worker_args args = { m->conf, m->sockets, m->sockets_n, m->shared, control };
+	const struct worker_args args = { .conf = m->conf,
+					  .sockets = m->sockets,
+					  .sockets_n = m->sockets_n,
+					  .shared = m->shared,
+					  .control = control,
+					  .paths = m->options->paths,
+					  .paths_n = m->options->paths_n };
 
 	return worker_run(&args);
 }
@@ -120,6 +130,24 @@ static void become_worker(struct master *m, int control)
 	exit(rc);
 }
 
+/* The process that reads for a reload. */
+static void become_loader(void *arg)
+{
+	struct master *m = arg;
+	sigset_t none;
+
+	close(m->signal_fd);
+	if (m->control >= 0)
+		close(m->control);
+	binding_close(m->sockets, m->sockets_n);
+	notify_close();
+	pidfile_forget();
+	daemonise_forget();
+	prctl(PR_SET_NAME, "mctunnel-loader", 0, 0, 0);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+}
+
 /* ---- starting ---- */
 
 static void close_control(struct master *m)
@@ -134,7 +162,7 @@ static int fork_worker(struct master *m)
 	int pair[2];
 	pid_t pid;
 
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+	if (control_pair(pair) < 0)
 		return -1;
 	remains_prepare();
 	pid = fork();
@@ -177,11 +205,12 @@ static void end(struct master *m, int exit_code)
 	m->phase = PHASE_END;
 }
 
-static void leave(struct master *m, enum phase phase, int exit_code, char order, uint64_t patience_ms)
+static void leave(struct master *m, enum phase phase, int exit_code, enum control order, uint64_t patience_ms)
 {
 	m->phase = phase;
 	m->exit_code = exit_code;
 	m->kill_at = clock_ms() + patience_ms;
+	reload_end(&m->reload);
 	binding_close(m->sockets, m->sockets_n);
 	if (phase == PHASE_DRAIN) /* else the next one may take them over: a restart refuses nobody */
 		store_sync(NULL, 0);
@@ -198,7 +227,7 @@ static void stop_at_once(struct master *m, int exit_code)
 	if (m->phase == PHASE_STOP)
 		return;
 	log_notice("stopping at once");
-	leave(m, PHASE_STOP, exit_code, 'T', STOP_MS);
+	leave(m, PHASE_STOP, exit_code, CONTROL_STOP, STOP_MS);
 }
 
 static void stop_softly(struct master *m)
@@ -206,7 +235,7 @@ static void stop_softly(struct master *m)
 	if (m->phase != PHASE_SERVE)
 		return;
 	log_notice("soft stop: draining for at most %u ms", m->conf->global.hard_stop_after);
-	leave(m, PHASE_DRAIN, 0, 'S', (uint64_t)m->conf->global.hard_stop_after + DRAIN_EXTRA_MS);
+	leave(m, PHASE_DRAIN, 0, CONTROL_SOFT_STOP, (uint64_t)m->conf->global.hard_stop_after + DRAIN_EXTRA_MS);
 }
 
 static void give_up(struct master *m)
@@ -270,11 +299,12 @@ static void reap(struct master *m)
 	pid_t pid;
 
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-		if (pid != m->worker)
+		if (reload_reap(&m->reload, pid, status) || pid != m->worker)
 			continue;
 		log_death(m, status);
 		m->worker = 0;
 		close_control(m);
+		reload_worker_gone(&m->reload);
 		after_death(m);
 	}
 }
@@ -303,23 +333,42 @@ static void on_draining(struct master *m)
 	notify_send("STATUS=draining");
 }
 
+static void reload(struct master *m, uint32_t ticket)
+{
+	if (m->phase == PHASE_SERVE)
+		reload_ask(&m->reload, ticket);
+}
+
+static void on_wish(struct master *m, const struct control_msg *said)
+{
+	const char *text;
+	const struct control_ticket *t = control_ticket_of(said, &text);
+
+	if (t)
+		reload(m, t->ticket);
+}
+
+static void on_said(struct master *m, const struct control_msg *said)
+{
+	switch (said->what) {
+	case CONTROL_READY: on_ready(m); break;
+	case CONTROL_DRAINING: on_draining(m); break;
+	case CONTROL_SOFT_STOP: stop_softly(m); break;
+	case CONTROL_STOP: stop_at_once(m, 0); break;
+	case CONTROL_ASK_RELOAD: on_wish(m, said); break;
+	case CONTROL_ANSWER: reload_answered(&m->reload, said); break;
+	}
+}
+
 static void read_control(struct master *m)
 {
-	char said[16];
-	ssize_t n = recv(m->control, said, sizeof(said), MSG_DONTWAIT);
+	static struct control_msg said; /* large */
+	int n = control_recv(m->control, &said, false);
 
-	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR))
+	if (n == 0 || (n < 0 && errno != EAGAIN && errno != EBADMSG))
 		close_control(m); /* it is dying: its death will tell */
-	for (ssize_t i = 0; i < n; i++) {
-		if (said[i] == 'R')
-			on_ready(m);
-		else if (said[i] == 'D')
-			on_draining(m);
-		else if (said[i] == 'S')
-			stop_softly(m);
-		else if (said[i] == 'T')
-			stop_at_once(m, 0);
-	}
+	else if (n > 0)
+		on_said(m, &said);
 }
 
 /* A container is ended with TERM, which then means: finish what you have within the time of grace. The second one means now. */
@@ -337,7 +386,7 @@ static void on_signal(struct master *m, uint32_t number)
 	case SIGTERM: on_term(m); break;
 	case SIGINT: stop_at_once(m, 128 + SIGINT); break;
 	case SIGUSR1: stop_softly(m); break;
-	case SIGHUP: log_notice("reload is not available in this version; the configuration stays as it is"); break;
+	case SIGHUP: reload(m, 0); break;
 	case SIGUSR2: log_notice("upgrade is not available in this version"); break;
 	case SIGCHLD: reap(m); break;
 	}
@@ -398,6 +447,7 @@ static void on_time(struct master *m)
 {
 	uint64_t now = clock_ms();
 
+	reload_look(&m->reload, now);
 	if (m->worker)
 		look_at_worker(m, now);
 	else if (m->restart_at > 0 && now >= m->restart_at && m->phase == PHASE_SERVE)
@@ -536,15 +586,21 @@ static int run_master(struct master *m)
 
 int master_run(struct conf *conf, const struct master_options *o)
 {
-	struct master m = { .conf = conf, .options = o, .signal_fd = -1, .control = -1 };
+	struct master m = { .conf = conf_get(conf), .options = o, .signal_fd = -1, .control = -1 };
 	int rc = 1;
 
+	m.reload = (struct reload){ .paths = o->paths,
+				    .paths_n = o->paths_n,
+				    .place = { &m.conf, &m.sockets, &m.sockets_n, &m.control },
+				    .in_child = become_loader,
+				    .arg = &m };
 	clock_update();
 	if (prepare(&m) == 0)
 		rc = o->no_master ? run_alone(&m) : run_master(&m);
 	if (!o->no_master)
 		binding_close(m.sockets, m.sockets_n);
 	free(m.sockets);
+	conf_put(m.conf);
 	log_close_all();
 	pidfile_drop();
 	notify_close();

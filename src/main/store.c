@@ -9,7 +9,7 @@
 #include "mctunnel/base/mem.h"
 #include "mctunnel/base/str.h"
 #include "mctunnel/main/notify.h"
-#include "mctunnel/main/worker.h"
+#include "mctunnel/main/sockets.h"
 
 #include <fcntl.h>
 #include <limits.h>

@@ -1,5 +1,6 @@
 /* The worker: brings up hub and agent on every thread, tells the master when it serves, and ends in good order. The table of contents of the
- * forwarding process; what the parts do is theirs. Owns the TLS contexts and this process's copies of the listening sockets. */
+ * forwarding process; what the parts do is theirs. Owns what is in force (regime.c) and this process's copies of the listening sockets;
+ * at a reload it makes what shall be in force, and lets every thread go over to it. */
 #include "mctunnel/main/worker.h"
 
 #include "mctunnel/admin/answer.h"
@@ -13,9 +14,11 @@
 #include "mctunnel/base/ring.h"
 #include "mctunnel/base/rnd.h"
 #include "mctunnel/base/series.h"
+#include "mctunnel/base/str.h"
 #include "mctunnel/base/timer.h"
 #include "mctunnel/conf/conf.h"
 #include "mctunnel/conf/files.h"
+#include "mctunnel/conf/renew.h"
 #include "mctunnel/edge/carrier.h"
 #include "mctunnel/edge/dialer.h"
 #include "mctunnel/edge/frontend.h"
@@ -23,7 +26,12 @@
 #include "mctunnel/edge/target.h"
 #include "mctunnel/event/loop.h"
 #include "mctunnel/event/thread.h"
+#include "mctunnel/main/binding.h"
+#include "mctunnel/main/control.h"
 #include "mctunnel/main/privs.h"
+#include "mctunnel/main/regime.h"
+#include "mctunnel/main/sockets.h"
+#include "mctunnel/main/verify.h"
 #include "mctunnel/net/resolve.h"
 #include "mctunnel/net/tls.h"
 #include "mctunnel/tunnel/registry.h"
@@ -31,6 +39,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,20 +51,42 @@
 #define DRAIN_LOOK_MS 50
 #define CHUNK_BYTES (16u << 10)
 #define MORSEL_BYTES (2u << 10)
+#define DAY_MS (24u * 3600 * 1000)
 
 enum phase { STARTING, SERVING, DRAINING, STOPPING };
 
+struct change { /* a reload under way */
+	struct regime next; /* owned; conf NULL: none */
+	int32_t *origins;   /* owned: of next.sockets among those of now */
+	uint32_t ticket, missing; /* fresh sockets that have not come yet */
+	struct frontend_socket *listeners; /* owned, while threads change over */
+	size_t listeners_n;
+	int *hub_sockets;   /* owned, as well */
+	char notes[4000];
+	size_t notes_len;
+	uint64_t began_ms;
+};
+
+struct outcome { /* of the last reload that was asked for */
+	uint32_t ticket; /* up to this one */
+	bool done;
+	char *text; /* owned */
+};
+
 struct worker {
 	const struct worker_args *args; /* borrowed */
-	struct conf *conf;              /* borrowed */
-	struct tls **hub_tls;           /* owned, one per hub.bind */
-	struct tls *agent_tls;          /* owned */
+	struct conf *conf;              /* borrowed from now */
+	struct regime now, before;      /* owned; before: while threads may still use it */
 	uint8_t hub_instance[16], agent_instance[16];
 	struct watch control, signals;
 	struct timer drain;
 	uint64_t drain_until_ms;
 	_Atomic int phase;
 	int exit_code;
+	struct change change;
+	uint32_t ticket;                /* of the last who asked for a reload */
+	struct outcome outcome;
+	struct timer expiry;
 };
 
 static struct worker me; /* written by thread 0, and before the threads start */
@@ -103,9 +134,9 @@ static void order_all(void (*act)(void), void (*then)(void))
 	}
 }
 
-static void tell_master(char what)
+static void tell_master(enum control what)
 {
-	if (me.args->control >= 0 && send(me.args->control, &what, 1, MSG_NOSIGNAL) != 1)
+	if (me.args->control >= 0 && control_send(me.args->control, what, NULL, 0, NULL, 0) != 0)
 		log_warning("cannot tell the master '%c': %s", what, strerror(errno));
 }
 
@@ -167,9 +198,9 @@ static void drain_here(void)
 
 static void close_sockets(void)
 {
-	for (size_t i = 0; i < me.args->sockets_n; i++)
-		if (strcmp(me.args->sockets[i].name, "metrics") != 0 && strncmp(me.args->sockets[i].name, "admin.", 6) != 0)
-			close(me.args->sockets[i].fd);
+	for (size_t i = 0; i < me.now.sockets_n; i++)
+		if (strcmp(me.now.sockets[i].name, "metrics") != 0 && strncmp(me.now.sockets[i].name, "admin.", 6) != 0)
+			close(me.now.sockets[i].fd);
 	timer_start(&me.drain, DRAIN_LOOK_MS);
 }
 
@@ -180,22 +211,348 @@ static void drain(const char *why)
 	log_notice("draining: %s; sessions have %u ms to end", why, me.conf->global.hard_stop_after);
 	me.phase = DRAINING;
 	me.args->shared->draining = 1;
-	tell_master('D');
+	tell_master(CONTROL_DRAINING);
 	me.drain_until_ms = clock_ms() + me.conf->global.hard_stop_after;
 	order_all(drain_here, close_sockets);
+}
+
+/* ---- reload ---- */
+
+static void note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+
+static void note(const char *fmt, ...)
+{
+	struct change *c = &me.change;
+	size_t room = sizeof c->notes - c->notes_len;
+	va_list args;
+	va_start(args, fmt);
+	int n = vsnprintf(c->notes + c->notes_len, room, fmt, args);
+	va_end(args);
+	if (n > 0 && (size_t)n < room)
+		c->notes_len += (size_t)n;
+	c->notes[c->notes_len] = 0;
+}
+
+static void settle(uint32_t ticket, bool good, const char *text)
+{
+	free(me.outcome.text);
+	me.outcome = (struct outcome){ticket, good, xstrdup(text)};
+	metrics_count_reload(good);
+}
+
+static void forget_change(void)
+{
+	struct change *c = &me.change;
+	regime_free(&c->next);
+	free(c->origins);
+	free(c->listeners);
+	free(c->hub_sockets);
+	memset(c, 0, sizeof *c);
+}
+
+static void answer_master(uint32_t ticket, const char *text)
+{
+	if (me.args->control >= 0 && control_say(me.args->control, CONTROL_ANSWER, ticket, text) != 0)
+		log_error("cannot tell the master how the reload ended: %s", strerror(errno));
+}
+
+static void log_lines(enum log_level level, const char *what, const char *text)
+{
+	while (*text) {
+		int len = (int)strcspn(text, "\n");
+		log_say(level, "%s: %.*s", what, len, text);
+		text += len + (text[len] == '\n');
+	}
+}
+
+static void refuse_change(const char *why)
+{
+	uint32_t ticket = me.change.ticket;
+	log_lines(LOG_ERROR, "reload refused, the old configuration stays", why);
+	answer_master(ticket, why);
+	settle(ticket, false, why);
+	forget_change();
+}
+
+static void note_kept(void *arg, const char *key)
+{
+	note("%s: only a restart changes it; it stays as it was\n", key);
+}
+
+static const char *impossible(const struct conf *next)
+{
+	if (me.phase >= DRAINING)
+		return "the program is stopping";
+	if (next->hub.set != me.conf->hub.set)
+		return "section hub: only a restart adds or removes it";
+	if (next->agent.set != me.conf->agent.set)
+		return "section agent: only a restart adds or removes it";
+	return NULL;
+}
+
+/* conf is the caller's. -1: refused. */
+static int prepare_change(struct conf *conf)
+{
+	char err[300] = "";
+	const char *why = impossible(conf);
+	if (!why)
+		conf_keep(conf, me.conf, note_kept, NULL);
+	if (!why && regime_make(&me.change.next, conf, me.args->shared->ticket_key, err, sizeof err) != 0)
+		why = err;
+	if (why)
+		refuse_change(why);
+	return why ? -1 : 0;
+}
+
+/* On every thread, between two turns. */
+static void change_here(void)
+{
+	struct change *c = &me.change;
+	frontend_reload(c->listeners, c->listeners_n);
+	target_reload();
+	if (me.conf->hub.set) {
+		hub_reload(me.conf, me.now.hub_tls, c->hub_sockets);
+		hub_changed();
+	}
+	if (me.conf->agent.set)
+		dialer_reload(me.conf, me.now.agent_tls);
+}
+
+static void change_others(void)
+{
+	if (thread_self() != 0)
+		change_here();
+}
+
+/* No thread listens there any more. */
+static void close_gone(void)
+{
+	struct change *c = &me.change;
+	bool *kept = xcalloc(me.before.sockets_n + 1, sizeof *kept);
+	for (size_t i = 0; i < me.now.sockets_n; i++)
+		if (c->origins[i] >= 0)
+			kept[c->origins[i]] = true;
+	for (size_t i = 0; i < me.before.sockets_n; i++)
+		if (!kept[i])
+			close(me.before.sockets[i].fd);
+	free(kept);
+}
+
+static void move_metrics(void)
+{
+	int fd = regime_metrics_socket(&me.now);
+	if (me.phase != STOPPING && fd != regime_metrics_socket(&me.before) && metrics_move(fd) != 0)
+		log_error("metrics: cannot be served at their new address: %s", strerror(errno));
+}
+
+static void limit_memory(void);
+
+static void changed(void)
+{
+	struct change *c = &me.change;
+	char err[512];
+	bool more = me.conf->global.maxconn > me.before.conf->global.maxconn;
+	move_metrics();
+	close_gone();
+	regime_free(&me.before);
+	limit_memory();
+	if (more && privs_raise_files(me.conf, err, sizeof err) < 0)
+		note("%s\n", err);
+	log_notice("reload done in %llu ms: %zu listeners, %zu tunnels, %zu services", (unsigned long long)(clock_ms() - c->began_ms),
+		   me.conf->listeners_n, me.conf->tunnels_n, me.conf->agent.services_n);
+	log_lines(LOG_WARNING, "reload", c->notes);
+	answer_master(c->ticket, "");
+	settle(c->ticket, true, c->notes);
+	forget_change();
+	regime_warn_of_expiry(&me.now);
+}
+
+/* Thread 0 goes first, at once: what it says of listeners by number the others get in the order in which it was said. */
+static void change_over(void)
+{
+	struct change *c = &me.change;
+	me.before = me.now;
+	me.now = c->next;
+	c->next = (struct regime){.conf = NULL};
+	me.conf = me.now.conf;
+	c->listeners = regime_listeners(&me.now, &c->listeners_n);
+	c->hub_sockets = regime_hub_sockets(&me.now);
+	frontend_prepare(me.conf);
+	target_prepare(me.conf);
+	change_here();
+	order_all(change_others, changed);
+}
+
+/* Sockets in the order of the list; those that stay are known by their place in the old one. */
+static void list_sockets(const int32_t *origins, size_t n)
+{
+	struct change *c = &me.change;
+	c->next.sockets_n = worker_sockets(c->next.conf, &c->next.sockets);
+	BUG_ON(c->next.sockets_n != n);
+	c->origins = xcalloc(n + 1, sizeof *c->origins);
+	for (size_t i = 0; i < n; i++) {
+		c->origins[i] = origins[i];
+		if (origins[i] >= 0)
+			c->next.sockets[i].fd = me.now.sockets[origins[i]].fd;
+	}
+}
+
+static void ignore_finding(void *arg, bool alert, const char *line)
+{
+}
+
+static struct conf *unpack(int bundle)
+{
+	struct files *files = files_unpack(bundle);
+	return files ? conf_load_files(files, ignore_finding, NULL) : NULL;
+}
+
+static void begin_change(uint32_t ticket)
+{
+	BUG_ON(me.change.next.conf || me.before.conf);
+	me.change = (struct change){.ticket = ticket, .began_ms = clock_ms()};
+}
+
+static void on_load(const struct control_msg *m)
+{
+	const int32_t *origins;
+	const struct control_load *l = control_load_of(m, me.now.sockets_n, &origins);
+	BUG_ON(!l); /* the master's word */
+	begin_change(l->ticket);
+	struct conf *conf = unpack(m->fds[0]);
+	close(m->fds[0]);
+	if (!conf) {
+		refuse_change("what was read cannot be used here");
+		return;
+	}
+	if (prepare_change(conf) == 0) {
+		list_sockets(origins, l->sockets);
+		me.change.missing = l->fresh;
+		if (l->fresh == 0)
+			change_over();
+	}
+	conf_put(conf);
+}
+
+static void take_socket(int fd)
+{
+	struct change *c = &me.change;
+	for (size_t i = 0; c->missing > 0 && i < c->next.sockets_n; i++) {
+		if (c->next.sockets[i].fd >= 0)
+			continue;
+		c->next.sockets[i].fd = fd;
+		c->missing--;
+		return;
+	}
+	close(fd); /* of a change that was refused */
+}
+
+static void on_sockets(const struct control_msg *m)
+{
+	bool waiting = me.change.missing > 0;
+	for (int i = 0; i < m->fds_n; i++)
+		take_socket(m->fds[i]);
+	if (waiting && me.change.missing == 0)
+		change_over();
+}
+
+static void on_refused(const struct control_msg *m)
+{
+	const char *text;
+	const struct control_ticket *t = control_ticket_of(m, &text);
+	if (t)
+		settle(t->ticket, false, text);
+}
+
+/* Without a master: all of it here, with the rights that are left. */
+
+static void add_finding(void *arg, bool alert, const char *line)
+{
+	note("%s\n", line);
+}
+
+static void add_failure(void *arg, const char *line)
+{
+	note("%s\n", line);
+}
+
+static struct conf *load_alone(void)
+{
+	struct conf *conf = conf_load(me.args->paths, me.args->paths_n, add_finding, NULL);
+	if (conf && verify_conf(conf, add_finding, NULL) == 0)
+		return conf;
+	conf_put(conf);
+	return NULL;
+}
+
+static int bind_alone(struct conf *conf)
+{
+	struct binding_held held = {me.conf, me.now.sockets, me.now.sockets_n};
+	struct binding_next next;
+	struct change *c = &me.change;
+	if (binding_renew(&held, conf, &next, add_failure, NULL) < 0)
+		return -1;
+	c->next.sockets = next.sockets;
+	c->next.sockets_n = next.n;
+	c->origins = next.origins;
+	return 0;
+}
+
+static void reload_alone(uint32_t ticket)
+{
+	if (me.before.conf) { /* one is about to be done, and has read the files just now */
+		me.change.ticket = ticket ? ticket : me.change.ticket;
+		return;
+	}
+	begin_change(ticket);
+	struct conf *conf = load_alone();
+	if (conf && prepare_change(conf) != 0) {
+		conf_put(conf);
+		return;
+	}
+	if (conf && bind_alone(conf) == 0)
+		change_over();
+	else
+		refuse_change(me.change.notes);
+	conf_put(conf);
+}
+
+/* An operator asks at the admin socket. */
+
+static uint32_t ask_reload(void)
+{
+	struct control_ticket t = {++me.ticket};
+	if (me.phase >= DRAINING)
+		settle(t.ticket, false, "the program is stopping");
+	else if (me.args->control < 0)
+		reload_alone(t.ticket);
+	else if (control_send(me.args->control, CONTROL_ASK_RELOAD, &t, sizeof t, NULL, 0) != 0)
+		settle(t.ticket, false, "the master does not answer");
+	return t.ticket;
+}
+
+static int reload_outcome(uint32_t ticket, const char **text)
+{
+	if (me.outcome.ticket < ticket)
+		return 0;
+	*text = me.outcome.text;
+	return me.outcome.done ? 1 : -1;
 }
 
 /* ---- what tells us to stop ---- */
 
 static void on_control(struct watch *w, unsigned events)
 {
-	char c;
-	ssize_t n;
-	while ((n = recv(w->fd, &c, 1, MSG_DONTWAIT)) == 1) {
-		if (c == 'S')
-			drain("soft stop");
-		else if (c == 'T')
-			stop(0);
+	static struct control_msg m; /* large */
+	int n;
+	while ((n = control_recv(w->fd, &m, true)) == 1) {
+		switch (m.what) {
+		case CONTROL_SOFT_STOP: drain("soft stop"); break;
+		case CONTROL_STOP: stop(0); break;
+		case CONTROL_LOAD: on_load(&m); break;
+		case CONTROL_SOCKETS: on_sockets(&m); break;
+		case CONTROL_REFUSED: on_refused(&m); break;
+		}
 	}
 	if (n == 0) {
 		loop_unwatch(w);
@@ -209,7 +566,9 @@ static void on_signal(struct watch *w, unsigned events)
 	struct signalfd_siginfo info;
 	while (read(w->fd, &info, sizeof info) == (ssize_t)sizeof info) {
 		bool grace = info.ssi_signo == SIGTERM && getpid() == 1 && me.phase < DRAINING; /* alone in a container, see master.c */
-		if (info.ssi_signo == SIGUSR1 || grace)
+		if (info.ssi_signo == SIGHUP)
+			reload_alone(0);
+		else if (info.ssi_signo == SIGUSR1 || grace)
 			drain("soft stop");
 		else
 			stop(info.ssi_signo == SIGINT ? 130 : 0);
@@ -223,6 +582,7 @@ static void watch_orders(void)
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGUSR1);
+	sigaddset(&set, SIGHUP); /* ignored in a worker that has a master */
 	int fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 	if (fd < 0 || loop_watch(&me.signals, fd, on_signal) != 0)
 		die("cannot watch signals: %s", strerror(errno));
@@ -260,14 +620,14 @@ static const struct metrics_state metrics_state = {is_ready, restarts, conf_in_f
 static void stop_program(bool softly)
 {
 	if (me.args->control >= 0)
-		tell_master(softly ? 'S' : 'T');
+		tell_master(softly ? CONTROL_SOFT_STOP : CONTROL_STOP);
 	else if (softly)
 		drain("soft stop");
 	else
 		stop(0);
 }
 
-static const struct admin_state admin_state = {conf_in_force, phase_word, restarts, stop_program};
+static const struct admin_state admin_state = {conf_in_force, phase_word, restarts, stop_program, ask_reload, reload_outcome};
 
 static void run_ready(struct msg *m)
 {
@@ -292,7 +652,7 @@ static void serving(void)
 	tell_hubs();
 	log_notice("serving: version %s, %d threads, %zu listeners%s%s", MCTUNNEL_VERSION, thread_count(), me.conf->listeners_n,
 		   me.conf->hub.set ? ", hub " : "", me.conf->hub.set ? me.conf->hub.name : "");
-	tell_master('R');
+	tell_master(CONTROL_READY);
 }
 
 static const struct conf_listener *find_listener(const char *name, size_t len)
@@ -314,12 +674,18 @@ static int open_socket(const struct worker_socket *s)
 	if (strncmp(s->name, "hub.", 4) == 0)
 		return hub_open(s->fd, (unsigned)strtoul(s->name + 4, NULL, 10));
 	if (strncmp(s->name, "admin.", 6) == 0)
-		return thread_self() == 0 ? admin_open(&me.conf->global.admin[strtoul(s->name + 6, NULL, 10)], s->fd) : 0;
+		return thread_self() == 0 ? admin_open(&me.args->conf->global.admin[strtoul(s->name + 6, NULL, 10)], s->fd) : 0;
 	return thread_self() == 0 ? metrics_open(s->fd) : 0;
 }
 
 static void nothing(void)
 {
+}
+
+static void on_expiry(struct timer *t)
+{
+	regime_warn_of_expiry(&me.now);
+	timer_start(t, DAY_MS);
 }
 
 static void setup(int thread)
@@ -330,17 +696,19 @@ static void setup(int thread)
 	registry_init();
 	frontend_init(me.conf);
 	if (me.conf->hub.set)
-		hub_init(me.conf, me.hub_tls, me.hub_instance, is_ready);
+		hub_init(me.conf, me.now.hub_tls, me.hub_instance, is_ready);
 	target_init(me.conf);
 	if (me.conf->agent.set)
-		dialer_init(me.conf, me.agent_tls, me.agent_instance);
-	for (size_t i = 0; i < me.args->sockets_n; i++)
-		if (open_socket(&me.args->sockets[i]) != 0)
-			die("cannot watch the socket of %s: %s", me.args->sockets[i].name, strerror(errno));
+		dialer_init(me.conf, me.now.agent_tls, me.agent_instance);
+	for (size_t i = 0; i < me.now.sockets_n; i++)
+		if (open_socket(&me.now.sockets[i]) != 0)
+			die("cannot watch the socket of %s: %s", me.now.sockets[i].name, strerror(errno));
 	if (thread != 0)
 		return;
 	watch_orders();
 	timer_init(&me.drain, on_drain);
+	timer_init(&me.expiry, on_expiry);
+	on_expiry(&me.expiry);
 	order_all(nothing, serving); /* each thread answers once its loop turns */
 }
 
@@ -363,62 +731,6 @@ static void teardown(int thread)
 	}
 }
 
-static const char *content(const char *path)
-{
-	size_t len;
-	const char *why, *text = path ? files_read(me.conf->files, path, &len, &why) : NULL;
-	return text;
-}
-
-static struct tls *server_tls(const struct conf_tls_bind *b)
-{
-	char err[300];
-	struct tls_files f = {.cert_path = b->cert,
-			      .cert = content(b->cert),
-			      .key_path = b->key,
-			      .key = content(b->key),
-			      .ca_path = b->client_ca,
-			      .ca = content(b->client_ca),
-			      .crl_path = b->crl,
-			      .crl = content(b->crl)};
-	struct tls *t = tls_server(&f, me.args->shared->ticket_key, err, sizeof err);
-	if (!t)
-		die("hub.bind: %s", err);
-	return t;
-}
-
-static struct tls *client_tls(const struct conf_agent *a)
-{
-	char err[300];
-	struct tls_files f = {.cert_path = a->cert,
-			      .cert = content(a->cert),
-			      .key_path = a->key,
-			      .key = content(a->key),
-			      .ca_path = a->ca,
-			      .ca = content(a->ca)};
-	struct tls *t = tls_client(&f, err, sizeof err);
-	if (!t)
-		die("agent.tls: %s", err);
-	return t;
-}
-
-static void make_tls(void)
-{
-	me.hub_tls = xcalloc(me.conf->hub.bind_n + 1, sizeof *me.hub_tls);
-	for (size_t i = 0; i < me.conf->hub.bind_n; i++)
-		me.hub_tls[i] = server_tls(&me.conf->hub.bind[i]);
-	if (me.conf->agent.set)
-		me.agent_tls = client_tls(&me.conf->agent);
-}
-
-static void free_tls(void)
-{
-	for (size_t i = 0; i < me.conf->hub.bind_n; i++)
-		tls_put(me.hub_tls[i]);
-	free(me.hub_tls);
-	tls_put(me.agent_tls);
-}
-
 static void block_signals(void)
 {
 	sigset_t set;
@@ -426,6 +738,7 @@ static void block_signals(void)
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGUSR1);
+	sigaddset(&set, SIGHUP); /* ignored in a worker that has a master */
 	sigprocmask(SIG_BLOCK, &set, NULL);
 }
 
@@ -436,18 +749,37 @@ static void limit_memory(void)
 	mem_limit(MEM_MORSEL, me.conf->global.memory / 4 / MORSEL_BYTES);
 }
 
+static void begin_regime(void)
+{
+	const struct worker_args *a = me.args;
+	char err[300];
+	if (regime_make(&me.now, a->conf, a->shared->ticket_key, err, sizeof err) != 0)
+		die("%s", err);
+	me.conf = me.now.conf;
+	me.now.sockets_n = a->sockets_n;
+	me.now.sockets = xcalloc(a->sockets_n + 1, sizeof *me.now.sockets);
+	memcpy(me.now.sockets, a->sockets, a->sockets_n * sizeof *me.now.sockets);
+}
+
+static void end_regime(void)
+{
+	forget_change();
+	regime_free(&me.before);
+	regime_free(&me.now);
+	free(me.outcome.text);
+}
+
 int worker_run(const struct worker_args *args)
 {
 	char err[256];
 	memset(&me, 0, sizeof me);
 	me.args = args;
-	me.conf = args->conf;
 	me.control.fd = me.signals.fd = -1;
 	rnd_bytes(me.hub_instance, sizeof me.hub_instance);
 	rnd_bytes(me.agent_instance, sizeof me.agent_instance);
 	block_signals();
+	begin_regime();
 	limit_memory();
-	make_tls();
 	if (me.conf->global.metrics_max_series)
 		series_limit(me.conf->global.metrics_max_series);
 	metrics_init(&metrics_state);
@@ -456,81 +788,15 @@ int worker_run(const struct worker_args *args)
 	ring_open();
 	if (privs_drop(err, sizeof err) != 0) {
 		log_alert("the worker cannot start: %s", err);
-		free_tls();
+		end_regime();
 		return 1;
 	}
 	if (log_start() != 0)
 		die("cannot start the log's thread: %s", strerror(errno));
 	threads_run((int)me.conf->global.threads, args->shared->heartbeat, setup, teardown);
-	free_tls();
+	end_regime();
 	log_notice("stopped");
 	log_stop();
 	ring_close();
 	return me.exit_code;
-}
-
-/* ---- the sockets a configuration needs ---- */
-
-static void add_socket(struct worker_socket **out, size_t *n, const char *name)
-{
-	*out = xrealloc(*out, (*n + 1) * sizeof **out);
-	struct worker_socket *s = &(*out)[(*n)++];
-	memset(s, 0, sizeof *s);
-	snprintf(s->name, sizeof s->name, "%s", name);
-	s->fd = -1;
-}
-
-size_t worker_sockets(const struct conf *conf, struct worker_socket **out)
-{
-	char name[160];
-	size_t n = 0;
-	*out = NULL;
-	for (size_t i = 0; i < conf->hub.bind_n; i++) {
-		snprintf(name, sizeof name, "hub.%zu", i);
-		add_socket(out, &n, name);
-	}
-	for (size_t i = 0; i < conf->listeners_n; i++) {
-		for (size_t k = 0; k < conf->listeners[i].bind_n; k++) {
-			snprintf(name, sizeof name, "listener.%s.%zu", conf->listeners[i].name, k);
-			add_socket(out, &n, name);
-		}
-	}
-	for (size_t i = 0; i < conf->global.admin_n; i++) {
-		snprintf(name, sizeof name, "admin.%zu", i);
-		add_socket(out, &n, name);
-	}
-	if (conf->global.metrics.text)
-		add_socket(out, &n, "metrics");
-	return n;
-}
-
-static const struct endpoint *listener_endpoint(const struct conf *conf, const char *rest)
-{
-	const char *dot = strrchr(rest, '.');
-	if (!dot)
-		return NULL;
-	size_t len = (size_t)(dot - rest), k = strtoul(dot + 1, NULL, 10);
-	for (size_t i = 0; i < conf->listeners_n; i++) {
-		const struct conf_listener *l = &conf->listeners[i];
-		if (strlen(l->name) == len && memcmp(l->name, rest, len) == 0)
-			return k < l->bind_n ? &l->bind[k] : NULL;
-	}
-	return NULL;
-}
-
-const struct endpoint *worker_socket_endpoint(const struct conf *conf, const char *name)
-{
-	if (strcmp(name, "metrics") == 0)
-		return conf->global.metrics.text ? &conf->global.metrics : NULL;
-	if (strncmp(name, "listener.", 9) == 0)
-		return listener_endpoint(conf, name + 9);
-	if (strncmp(name, "admin.", 6) == 0) {
-		size_t i = strtoul(name + 6, NULL, 10);
-		return i < conf->global.admin_n ? &conf->global.admin[i].bind : NULL;
-	}
-	if (strncmp(name, "hub.", 4) == 0) {
-		size_t i = strtoul(name + 4, NULL, 10);
-		return i < conf->hub.bind_n ? &conf->hub.bind[i].address : NULL;
-	}
-	return NULL;
 }

@@ -20,6 +20,9 @@ struct admin_state {
 	const char *(*phase)(void);  /* starting, serving, draining, stopping */
 	uint64_t (*restarts)(void);  /* of the worker, by its master */
 	void (*stop)(bool softly);   /* the whole program */
+	uint32_t (*reload)(void);    /* asks for one; gives a number */
+	/* 0: not over; 1: done, with notes for the operator in text (borrowed; lines; may be empty); -1: refused, with the reasons */
+	int (*reloaded)(uint32_t number, const char **text);
 };
 
 enum form { FORM_TEXT, FORM_JSON, FORM_CSV };

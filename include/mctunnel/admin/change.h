@@ -26,6 +26,7 @@ int set_vip(struct answer *a);
 int clear_counters(struct answer *a);
 int stop_now(struct answer *a);
 int stop_softly(struct answer *a);
+int reload(struct answer *a);
 int not_available(struct answer *a);
 int wait_ready(struct answer *a);
 

@@ -14,6 +14,9 @@ void metrics_init(const struct metrics_state *state);
  * down. -1 with errno when the loop refuses. */
 int metrics_open(int fd) __attribute__((warn_unused_result));
 
+/* From one listening socket to another (-1: none): what is under way is broken off. On the thread of metrics_open. */
+int metrics_move(int fd) __attribute__((warn_unused_result));
+
 /* Stops accepting and breaks what is under way; on the thread of metrics_open, before its loop ends. Without metrics_init it does nothing. */
 void metrics_close(void);
 

@@ -4,6 +4,7 @@
 #define MCTUNNEL_MAIN_MASTER_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 struct conf;
 
@@ -13,6 +14,8 @@ struct master_options {
 	bool quiet;           /* -q: no warnings */
 	bool debug;           /* -d: log at level debug whatever the configuration says */
 	const char *pid_file; /* -p, or NULL */
+	const char *const *paths; /* -f, borrowed: read again at a reload */
+	size_t paths_n;
 	int argc;             /* the program's arguments, borrowed: the worker writes its title over them; may be 0 */
 	char **argv;
 };

@@ -8,12 +8,7 @@
 #include <stdint.h>
 
 struct conf;
-
-/* A listening socket that the master bound. */
-struct worker_socket {
-	char name[160]; /* "listener.NAME.I", "hub.I", "admin.I", "metrics": which endpoint of the configuration it serves (I counts its bind entries) */
-	int fd;
-};
+struct worker_socket;
 
 /* What a master and its worker share. */
 struct worker_shared {
@@ -30,18 +25,13 @@ struct worker_args {
 	const struct worker_socket *sockets;  /* borrowed; descriptors belong to the worker from now on (it never shutdown()s them) */
 	size_t sockets_n;
 	struct worker_shared *shared;         /* never NULL: private memory when there is no master */
-	int control;                          /* Unix socket to the master, -1: none. Worker writes one byte 'R' when ready to serve,
-						 * 'D' when it begins to drain, 'S' or 'T' when an operator asks it for the program's end.
-						 * Master writes 'S' for soft stop, 'T' for stop at once. EOF: the master died:
+	int control;                          /* Unix socket to the master, see control.h; -1: none. Its end: the master died;
 						 * close listening sockets, drain, exit. */
+	const char *const *paths;             /* borrowed: of the configuration; read again at a reload without a master */
+	size_t paths_n;
 };
 
 /* Returns the exit code: 0 after a stop that was asked for. Signals USR1 (soft stop), TERM and INT (stop at once) work too. */
 int worker_run(const struct worker_args *args);
-
-/* The names and endpoints of the listening sockets a configuration needs; *out is malloc'ed by the call, fds are -1. Returns the number. */
-size_t worker_sockets(const struct conf *conf, struct worker_socket **out);
-/* The endpoint a socket name stands for in a configuration, NULL when there is none. */
-const struct endpoint *worker_socket_endpoint(const struct conf *conf, const char *name);
 
 #endif

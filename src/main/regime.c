@@ -1,0 +1,170 @@
+/* A configuration put to work: TLS contexts from the contents it came with, and which socket serves what. Owns both; which regime is in
+ * force, and how the threads go from one to the next, is the worker's. */
+#include "mctunnel/main/regime.h"
+
+#include "mctunnel/base/bug.h"
+#include "mctunnel/base/log.h"
+#include "mctunnel/base/map.h"
+#include "mctunnel/base/mem.h"
+#include "mctunnel/conf/conf.h"
+#include "mctunnel/conf/files.h"
+#include "mctunnel/main/sockets.h"
+#include "mctunnel/net/tls.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define WARN_SECONDS (14 * 86400)
+
+static const char *content(const struct conf *conf, const char *path)
+{
+	size_t len;
+	const char *why;
+
+	return path ? files_read(conf->files, path, &len, &why) : NULL;
+}
+
+static struct tls *server_tls(const struct conf *c, const struct conf_tls_bind *b, const uint8_t *ticket_key, char *err, size_t errsize)
+{
+	struct tls_files f = { .cert_path = b->cert,
+			       .cert = content(c, b->cert),
+			       .key_path = b->key,
+			       .key = content(c, b->key),
+			       .ca_path = b->client_ca,
+			       .ca = content(c, b->client_ca),
+			       .crl_path = b->crl,
+			       .crl = content(c, b->crl) };
+
+	return tls_server(&f, ticket_key, err, errsize);
+}
+
+static struct tls *client_tls(const struct conf *c, char *err, size_t errsize)
+{
+	const struct conf_agent *a = &c->agent;
+	struct tls_files f = { .cert_path = a->cert,
+			       .cert = content(c, a->cert),
+			       .key_path = a->key,
+			       .key = content(c, a->key),
+			       .ca_path = a->ca,
+			       .ca = content(c, a->ca) };
+
+	return tls_client(&f, err, errsize);
+}
+
+static int make_tls(struct regime *r, const uint8_t *ticket_key, char *err, size_t errsize)
+{
+	const struct conf *c = r->conf;
+
+	r->hub_tls = xcalloc(c->hub.bind_n + 1, sizeof(*r->hub_tls));
+	for (size_t i = 0; i < c->hub.bind_n; i++) {
+		r->hub_tls[i] = server_tls(c, &c->hub.bind[i], ticket_key, err, errsize);
+		if (!r->hub_tls[i])
+			return -1;
+	}
+	if (!c->agent.set)
+		return 0;
+	r->agent_tls = client_tls(c, err, errsize);
+	return r->agent_tls ? 0 : -1;
+}
+
+int regime_make(struct regime *r, struct conf *conf, const uint8_t *ticket_key, char *err, size_t errsize)
+{
+	*r = (struct regime){ .conf = conf_get(conf) };
+	if (make_tls(r, ticket_key, err, errsize) == 0)
+		return 0;
+	regime_free(r);
+	return -1;
+}
+
+void regime_free(struct regime *r)
+{
+	for (size_t i = 0; r->conf && i < r->conf->hub.bind_n; i++)
+		tls_put(r->hub_tls[i]);
+	free(r->hub_tls);
+	tls_put(r->agent_tls);
+	free(r->sockets);
+	conf_put(r->conf);
+	*r = (struct regime){ .conf = NULL };
+}
+
+static int by_fd(const void *a, const void *b)
+{
+	const struct frontend_socket *x = a, *y = b;
+
+	return (x->fd > y->fd) - (x->fd < y->fd);
+}
+
+/* "listener.NAME.I" */
+static const char *listener_of(const char *socket, char *name, size_t size)
+{
+	const char *dot = strrchr(socket + 9, '.');
+
+	BUG_ON(!dot);
+	snprintf(name, size, "%.*s", (int)(dot - socket - 9), socket + 9);
+	return name;
+}
+
+struct frontend_socket *regime_listeners(const struct regime *r, size_t *n)
+{
+	struct frontend_socket *out = xcalloc(r->sockets_n + 1, sizeof(*out));
+	struct map *numbers = map_new();
+	char name[160];
+
+	*n = 0;
+	for (size_t i = 0; i < r->conf->listeners_n; i++)
+		map_set_str(numbers, r->conf->listeners[i].name, (void *)(i + 1));
+	for (size_t i = 0; i < r->sockets_n; i++) {
+		const struct worker_socket *s = &r->sockets[i];
+		size_t number;
+
+		if (strncmp(s->name, "listener.", 9) != 0)
+			continue;
+		number = (size_t)map_get_str(numbers, listener_of(s->name, name, sizeof(name)));
+		BUG_ON(!number);
+		out[(*n)++] = (struct frontend_socket){ .fd = s->fd, .listener = number - 1 };
+	}
+	map_free(numbers);
+	qsort(out, *n, sizeof(*out), by_fd);
+	return out;
+}
+
+int *regime_hub_sockets(const struct regime *r)
+{
+	int *fds = xcalloc(r->conf->hub.bind_n + 1, sizeof(*fds));
+
+	for (size_t i = 0; i < r->sockets_n; i++) {
+		size_t bind = strtoul(r->sockets[i].name + 4, NULL, 10);
+
+		if (strncmp(r->sockets[i].name, "hub.", 4) == 0 && bind < r->conf->hub.bind_n)
+			fds[bind] = r->sockets[i].fd;
+	}
+	return fds;
+}
+
+int regime_metrics_socket(const struct regime *r)
+{
+	for (size_t i = 0; i < r->sockets_n; i++) {
+		if (strcmp(r->sockets[i].name, "metrics") == 0)
+			return r->sockets[i].fd;
+	}
+	return -1;
+}
+
+static void warn_of(const struct tls *t, const char *path)
+{
+	int64_t left = tls_cert_expires_in(t);
+
+	if (left < 0)
+		log_warning("certificate %s has expired", path);
+	else if (left < WARN_SECONDS)
+		log_warning("certificate %s expires in %lld days", path, (long long)(left / 86400));
+}
+
+void regime_warn_of_expiry(const struct regime *r)
+{
+	for (size_t i = 0; i < r->conf->hub.bind_n; i++)
+		warn_of(r->hub_tls[i], r->conf->hub.bind[i].cert);
+	if (r->agent_tls)
+		warn_of(r->agent_tls, r->conf->agent.cert);
+}
