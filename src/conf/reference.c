@@ -1,7 +1,9 @@
-/* doc/configuration.txt: prose about the language here, everything about keys from the rows of schema.c.
+/* doc/configuration.txt: prose about the language and the log here, everything about keys from the rows of schema.c,
+ * the reasons from their table.
  * Owns the layout of the page, knows no key by name. */
 #include "mctunnel/conf/reference.h"
 
+#include "mctunnel/base/reason.h"
 #include "mctunnel/base/str.h"
 #include "mctunnel/conf/conf.h"
 #include "mctunnel/conf/schema.h"
@@ -90,6 +92,51 @@ static const char prose[] =
 	"\n"
 	"3. Sections\n"
 	"-----------\n";
+
+static const char log_prose[] =
+	"\n\n"
+	"4. Log\n"
+	"------\n"
+	"\n"
+	"    TIME LEVEL EVENT key=value key=value ...\n"
+	"\n"
+	"Times are UTC. With format json the same facts are keys of an object; a value that is not known\n"
+	"is - in text and null in JSON. Spans are milliseconds, -1 when it never came so far.\n"
+	"\n"
+	"Events:\n"
+	"\n"
+	"    session          info     a session has ended, on hub and agent\n"
+	"    session_start    debug    it has begun\n"
+	"    link_up          notice   an agent's link serves; resumed: without a full TLS handshake\n"
+	"    link_down        notice   it has ended; warning when nobody asked for that\n"
+	"    link_refused     warning  the hub let nobody in (both sides), text says why\n"
+	"    link_failed      warning  the agent could not reach a hub; count: failures since the last link\n"
+	"    link_goaway      notice   the other side drains this link; the agent makes a new one\n"
+	"    service_refused  warning  an agent offers what its tunnel does not list; the others work\n"
+	"\n"
+	"Fields of session:\n"
+	"\n"
+	"    listener         where the client came in\n"
+	"    client           its address\n"
+	"    route            the route taken, of a list (hub)\n"
+	"    agent, target    who took the session, and the address it connected to\n"
+	"    service, hub     which service, for which hub (agent)\n"
+	"    queue            from the client's arrival to the choice of an agent (hub)\n"
+	"    connect          from there until the target was connected\n"
+	"    total            the whole session\n"
+	"    up, down         bytes from the client, bytes to the client\n"
+	"    sessions         those in the process / of the listener, this one included (hub)\n"
+	"    end              two letters: who or what ended it, and in which state it was\n"
+	"    reason           the same in one word, see below\n"
+	"    id               of the session, the same on hub and agent\n"
+	"\n"
+	"First letter of end: - good order, C the client, c a timeout that is the client's, S the side of\n"
+	"agent and target, s a timeout there, D the link, P denied, K stopped or killed, R resources or a\n"
+	"limit, I a broken protocol. Second letter: Q waiting for an agent, C connecting to the target,\n"
+	"D carrying data, L one direction had ended, - all was done.\n"
+	"\n"
+	"Reasons, of sessions and links, with the first letter:\n"
+	"\n";
 
 /* Words of text, wrapped, each line begun with indent blanks. */
 static void paragraph(FILE *out, int indent, const char *text)
@@ -213,11 +260,22 @@ static void root_section(FILE *out, const struct row *row, size_t number)
 	section(out, row->sub, key);
 }
 
+static void log_section(FILE *out)
+{
+	fputs(log_prose, out);
+	for (enum reason r = 0; r < REASON_COUNT; r++)
+		fprintf(out, "    %c  %-20s%s\n", reason_letter(r), reason_word(r), reason_text(r));
+	fputs("\nname_in_use: agents need certificates of different names. The second of one name is refused while\n"
+	      "the first is up, and takes over when that one has gone.\n",
+	      out);
+}
+
 void reference_write(FILE *out)
 {
 	fputs(prose, out);
 	for (size_t i = 0; i < schema_root.rows_n; i++)
 		root_section(out, &schema_root.rows[i], i + 1);
+	log_section(out);
 }
 
 void conf_print_reference(void)
