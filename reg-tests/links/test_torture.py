@@ -156,5 +156,26 @@ def test_torture(run):
     say("%d resumptions" % hub.metric("mctunnel_sessions_resumed_total"))
 
 
+def test_openings_while_links_are_cut(run):
+    """One agent, whose links are often all away: clients wait for them, also those whose request went down with a link."""
+    seed = int(os.environ.get("TORTURE_SEED", str(random.SystemRandom().randrange(1 << 30))))
+    say("TORTURE_SEED=%d" % seed)
+    hub = scene.Hub(run, {"echo": "site-a/echo"}, timeouts={"queue": "20s", "resume": "8s"}).start().wait_ready()
+    between = relay.Relay(run, hub.address)
+    t = Torture(run, seed)
+    agent = an_agent(t, hub, 1, [between.address], [scene.service("echo", tcp.Server(run, tcp.echo).target)])
+    hub.wait_links(3)
+    t.until = time.monotonic() + SECONDS / 3
+    jobs = [harness.Background(t.short_sessions, hub.listen["echo"], i) for i in range(8)] + [harness.Background(t.cut, between, 0)]
+    try:
+        for job in jobs:
+            job.finish(60)
+    finally:
+        tell_ends(hub, [agent])
+    nobody_left(hub)
+    nobody_left(agent)
+    say("%d sessions, %d links cut" % (t.short, t.cuts))
+
+
 if __name__ == "__main__":
     harness.main(globals(), threads=(4,))

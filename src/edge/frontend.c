@@ -346,6 +346,7 @@ static void client_end(struct client *cl, enum reason why)
 	if (cl->counted)
 		tally(&cl->place->sites[cl->route]->score->tally, cl, why);
 	stop_waiting(cl);
+	timer_stop(&cl->patience);
 	log_end_of(cl, why);
 	if (cl->fd >= 0)
 		close(cl->fd); /* linger 0: RST */
@@ -440,6 +441,21 @@ static bool reopen(struct client *cl)
 	return false;
 }
 
+/* Links come back soon, or the queue's time is over: it is asked again as long as a client without a session would wait. */
+static void look_for_links(struct client *cl)
+{
+	timer_start(&cl->patience, FULL_MS);
+}
+
+static void reopen_again(struct client *cl)
+{
+	cl->hops = 0;
+	if (clock_ms() - cl->opened_ms >= cl->place->l->timeouts.queue)
+		pump_abort(cl->pump, cl->lacks);
+	else if (!reopen(cl))
+		look_for_links(cl);
+}
+
 /* The session has come to the thread of the link it shall be opened on anew. */
 static void client_return(struct msg *m)
 {
@@ -452,8 +468,10 @@ static void client_return(struct msg *m)
 		return;
 	discount(cl);
 	cl->hops++;
-	if (front.stopping || !reopen(cl))
-		pump_abort(cl->pump, front.stopping ? REASON_STOPPED : cl->lacks);
+	if (front.stopping)
+		pump_abort(cl->pump, REASON_STOPPED);
+	else if (!reopen(cl))
+		look_for_links(cl);
 }
 
 static void client_depart(struct msg *m)
@@ -490,6 +508,11 @@ static bool on_refused(void *owner, enum reason why)
 	discount(cl);
 	if (reopen(cl))
 		return true;
+	if (cl->avoid_n == 0) { /* nobody said no */
+		session_keep(pump_session(cl->pump));
+		look_for_links(cl);
+		return true;
+	}
 	session_abort(pump_session(cl->pump), why); /* kept perhaps, and nobody will have it */
 	return false;
 }
@@ -498,6 +521,7 @@ static void on_leave(void *owner)
 {
 	struct client *cl = owner;
 
+	timer_stop(&cl->patience);
 	list_del(&cl->member);
 }
 
@@ -608,7 +632,10 @@ static void on_patience(struct timer *t)
 {
 	struct client *cl = container_of(t, struct client, patience);
 
-	client_end(cl, cl->lacks);
+	if (cl->pump)
+		reopen_again(cl);
+	else
+		client_end(cl, cl->lacks);
 }
 
 /* One that has sent its request and its end is still served; one that broke the connection is not. */

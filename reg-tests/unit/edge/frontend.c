@@ -181,7 +181,9 @@ static void pump_end(int i, enum reason why)
 
 void pump_abort(struct pump *p, enum reason why)
 {
-	fail();
+	p->done = true;
+	conn_abort(p->c);
+	pump_events.on_done(p->owner, why);
 }
 
 bool log_wants(enum log_level level)
@@ -400,13 +402,36 @@ static void waits_for_a_full_link(void **state)
 	assert_false(timer_running(&front.full));
 }
 
-/* The session is given up once, though it had been kept. */
-static void gives_up_when_no_link_takes_it(void **state)
+/* The request went down with its link, and no other one is there just now. */
+static void waits_for_links_with_a_session(void **state)
 {
 	t.agents_n = 1;
 	connect_client(0);
+	t.agents_n = 0;
+	assert_true(pump_events.on_refused(t.pumps[0]->owner, REASON_LOST));
+	assert_int_equal(t.carried[0], 0);
+	turns(3);
+	assert_int_equal(t.reopened, 0);
+	t.agents_n = 1;
+	for (int i = 0; i < 1000 && t.reopened == 0; i++)
+		turns(1);
+	assert_int_equal(t.reopened, 1);
+	assert_int_equal(t.carried[0], 1);
+	t.agents_n = 0;
+	t.listener.timeouts.queue = 20;
+	assert_true(pump_events.on_refused(t.pumps[0]->owner, REASON_LOST));
+	for (int i = 0; i < 1000 && !t.pumps[0]->done; i++)
+		turns(1);
+	assert_non_null(strstr(t.log, " reason=no_agent "));
+}
+
+/* The session is given up once, though it had been kept. */
+static void gives_up_when_no_link_takes_it(void **state)
+{
+	t.agents_n = 2;
+	connect_client(0);
 	t.unable = true;
-	assert_false(pump_events.on_refused(t.pumps[0]->owner, REASON_LOST));
+	assert_false(pump_events.on_refused(t.pumps[0]->owner, REASON_TARGET_REFUSED));
 	assert_int_equal(t.reopened, HOPS_MAX);
 	assert_int_equal(t.aborted, 1);
 	assert_int_equal(t.carried[0], 0);
@@ -473,6 +498,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(stops_accepting_at_the_limit, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(waits_at_the_limit_of_the_tunnel, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(waits_for_a_full_link, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(waits_for_links_with_a_session, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(gives_up_when_no_link_takes_it, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(tries_another_agent, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(asks_again_when_the_request_was_lost, set_up, tear_down),
