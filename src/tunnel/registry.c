@@ -22,6 +22,7 @@
 #define ON_CHANGE_MAX 4 /* one for each module that asks */
 #define LEAN 1         /* sessions that a thread may carry more than another before clients go there */
 #define CLAIM_ROUNDS 2 /* a session on its way between two threads is met in the second round */
+#define LINKS_OF_NAME 128
 #define AGAIN_MS 50    /* between two looks at links that were full */
 #define BAR_MS 10000   /* long enough for a dead link to be found out */
 
@@ -29,10 +30,10 @@ struct counter { /* sessions of an instance; shared by its adverts */
 	atomic_uint refs, n, rtt_us;
 };
 
-/* The tunnel is part of it: whoever knows an agent's instance id, but is entitled to another tunnel, is somebody else. */
+/* Tunnel and agent are part of it: whoever knows an agent's instance id, but is entitled to another name, is somebody else. */
 struct peer_key {
 	uint8_t instance[16];
-	char tunnel[HELLO_NAME_MAX]; /* zeroes to the end */
+	char tunnel[HELLO_NAME_MAX], agent[HELLO_NAME_MAX]; /* zeroes to the end; both empty: a hub */
 };
 
 struct peer { /* an instance: of an agent on the hub, of a hub on the agent */
@@ -139,17 +140,26 @@ static struct entry *entry_find(uint64_t id)
 	return map_get(me.entries, &id, sizeof id);
 }
 
-static struct peer_key key_of(const uint8_t instance[16], const char *tunnel)
+static struct peer_key key_of(const struct advert *a)
 {
 	struct peer_key k = {.instance = {0}};
-	memcpy(k.instance, instance, sizeof k.instance);
-	str_copy(k.tunnel, sizeof k.tunnel, tunnel);
+	memcpy(k.instance, a->instance, sizeof k.instance);
+	str_copy(k.tunnel, sizeof k.tunnel, a->tunnel);
+	if (of_agent(a))
+		str_copy(k.agent, sizeof k.agent, a->name);
 	return k;
 }
 
-static struct peer *peer_find(const uint8_t instance[16], const char *tunnel)
+static struct peer *peer_find(const struct advert *a)
 {
-	struct peer_key k = key_of(instance, tunnel);
+	struct peer_key k = key_of(a);
+	return map_get(me.peers, &k, sizeof k);
+}
+
+static struct peer *hub_find(const uint8_t instance[16])
+{
+	struct peer_key k = {.tunnel = ""};
+	memcpy(k.instance, instance, sizeof k.instance);
 	return map_get(me.peers, &k, sizeof k);
 }
 
@@ -166,11 +176,11 @@ static struct site *site_get(const char *tunnel)
 
 static struct peer *peer_get(struct advert *a)
 {
-	struct peer *p = peer_find(a->instance, a->tunnel);
+	struct peer *p = peer_find(a);
 	if (p)
 		return p;
 	p = xcalloc(1, sizeof *p);
-	p->key = key_of(a->instance, a->tunnel);
+	p->key = key_of(a);
 	p->advert = advert_get(a);
 	list_init(&p->entries);
 	list_init(&p->parked);
@@ -505,6 +515,9 @@ void registry_update(uint64_t id, struct advert *a)
 
 void registry_retire(uint64_t id)
 {
+	const struct entry *e = entry_find(id);
+	if (e && e->retiring)
+		return; /* the other side may say it as often as it likes */
 	tell_others(NEWS_RETIRE, id, NULL);
 	apply_retire(id);
 }
@@ -561,6 +574,20 @@ static void run_verdict(struct msg *m)
 	free(c);
 }
 
+/* One name shall not use up what is there for all: an agent has at most 64 links, and as many again while those die. */
+static bool too_many_links(const struct advert *a)
+{
+	unsigned links = 0;
+	list_for_each (n, &site_get(a->tunnel)->peers) {
+		const struct peer *p = container_of(n, struct peer, site_node);
+		if (strcmp(p->advert->name, a->name) != 0)
+			continue;
+		list_for_each (e, &p->entries)
+			links++;
+	}
+	return links >= LINKS_OF_NAME;
+}
+
 static bool name_in_use(const struct advert *a)
 {
 	struct site *s = site_get(a->tunnel);
@@ -577,7 +604,7 @@ static bool name_in_use(const struct advert *a)
 static int choose_thread(const struct advert *a, int from)
 {
 	unsigned own[THREAD_MAX] = {0};
-	const struct peer *p = peer_find(a->instance, a->tunnel);
+	const struct peer *p = peer_find(a);
 	if (p) {
 		list_for_each (n, &p->entries)
 			own[container_of(n, struct entry, node)->thread]++;
@@ -596,12 +623,12 @@ static void run_claim(struct msg *m)
 	v->id = c->id;
 	if (me.stopping || !me.entries) {
 		v->why = REASON_STOPPED;
-	} else if (c->max_links && map_count(me.entries) >= c->max_links) {
+	} else if (c->max_links && (map_count(me.entries) >= c->max_links || (of_agent(c->advert) && too_many_links(c->advert)))) {
 		v->why = REASON_LIMIT;
 	} else if (c->unique && name_in_use(c->advert)) {
 		v->why = REASON_NAME_IN_USE;
 	} else {
-		const struct peer *p = peer_find(c->advert->instance, c->advert->tunnel);
+		const struct peer *p = peer_find(c->advert);
 		share_counter(c->advert, p ? p->advert : NULL);
 		v->accepted = true;
 		v->thread = choose_thread(c->advert, c->from);
@@ -950,14 +977,14 @@ static bool outdated(const struct session *s, const struct h2_fields *f)
 
 static struct list *parking_of(const uint8_t instance[16])
 {
-	struct peer *p = peer_find(instance, ""); /* a hub's */
+	struct peer *p = hub_find(instance);
 	return p ? &p->parked : &me.nowhere;
 }
 
 /* A request to open the session may still be unread on a link that the hub has given up and we have not. */
 static bool may_hold_request(const struct search_msg *q)
 {
-	const struct peer *p = peer_find(q->peer, "");
+	const struct peer *p = hub_find(q->peer);
 	if (map_count(me.claims) > 0)
 		return true; /* the hub opens sessions on a link as soon as it has said welcome */
 	if (!p)
