@@ -230,6 +230,11 @@ void link_hello(struct link *l, enum h2_frame type, const char *json, size_t len
 	link_touch(l);
 }
 
+bool link_hello_unsent(const struct link *l)
+{
+	return h2_hello_unsent(l->h2);
+}
+
 void link_goaway(struct link *l, enum reason why)
 {
 	if (l->retiring)

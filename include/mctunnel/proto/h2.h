@@ -85,6 +85,7 @@ void h2_credit(struct h2 *h, int32_t id, uint32_t bytes); /* WINDOW_UPDATE: so m
 void h2_reset(struct h2 *h, int32_t id, uint32_t code);   /* RST_STREAM; on_closed follows */
 void h2_ping(struct h2 *h, uint64_t value);
 void h2_hello(struct h2 *h, enum h2_frame type, const char *json, size_t len); /* copied; sent in pieces of a frame */
+bool h2_hello_unsent(const struct h2 *h);                /* some piece is still to be given out by h2_output */
 void h2_drain(struct h2 *h, const char *text);                 /* a DRAIN frame */
 void h2_goaway(struct h2 *h, uint32_t code, const char *text); /* GOAWAY: the connection is closed next */
 

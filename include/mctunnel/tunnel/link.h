@@ -39,6 +39,7 @@ void link_down(struct link *l, enum reason why, struct list *parked);
 void link_free(struct link *l);
 
 void link_hello(struct link *l, enum h2_frame type, const char *json, size_t len);
+bool link_hello_unsent(const struct link *l); /* the other side does not read: do not say more */
 /* Who is at the other end (instance id of its process): a session is resumed only by whom it was opened with. */
 void link_set_peer(struct link *l, const uint8_t instance[16]);
 const uint8_t *link_peer(const struct link *l);
