@@ -31,6 +31,9 @@
 #define ACCEPT_BATCH 32
 #define GREET_MS 10000        /* for handshake and AGENT frame together */
 #define PAUSE_MS 100          /* after running out of descriptors */
+#define MERCY_MS 1000         /* when all handshakes are taken, the oldest is given up, but not before it had this long */
+#define UPDATE_MS 10          /* between two AGENT frames of a link, and ... */
+#define UPDATE_BYTES 1024     /* ... a millisecond more for each so many bytes: what comes meanwhile replaces what waits */
 #define CLAIM_AGAIN_MS 100    /* a name in use may be that of a dying link: ask again until the heartbeat would have told */
 #define RETRY_NAME_MS 5000
 #define RETRY_LIMIT_MS 5000
@@ -40,15 +43,16 @@ enum guest_state { GUEST_ARRIVED, GUEST_HANDSHAKE, GUEST_SILENT, GUEST_CLAIMING,
 
 struct guest {
 	struct list node;
+	struct list early;       /* of those whose handshake is not over, the oldest first */
 	uint64_t serial;         /* on its thread */
 	enum guest_state state;
 	struct conn *conn;       /* owned until the carrier has it */
 	struct tls *tls;         /* shared */
 	struct carrier *carrier; /* owned */
 	struct advert *advert;   /* shared */
-	struct timer timer;      /* deadline of the greeting; next claim */
+	struct timer timer;      /* deadline of the greeting; next claim; when an update may be heard */
 	uint64_t claim;
-	uint64_t began_ms;
+	uint64_t began_ms, heard_ms; /* heard: the last AGENT frame was dealt with */
 	bool joined;             /* it counts as a link */
 	bool goodbye;            /* its GOAWAY came: an end in good order may follow */
 	char addr[ADDR_TEXT];
@@ -73,9 +77,9 @@ struct hub {
 	struct conf *conf;
 	struct tls *const *tls;
 	const uint8_t *instance;
-	struct list guests, doors;
+	struct list guests, doors, early;
 	uint64_t serial;         /* of the newest guest */
-	struct timer resume;
+	struct timer resume, mercy;
 	unsigned handshakes;
 	uint32_t log_level;      /* of the bucket */
 	uint64_t log_ms, log_suppressed;
@@ -336,6 +340,7 @@ static void hear(struct guest *g)
 	struct agent_hello h;
 	char err[160];
 	g->unheard = false;
+	g->heard_ms = clock_ms();
 	if (hello_agent_parse(&h, g->said, g->said_len, err, sizeof err) != 0) {
 		refuse(g, REASON_PROTOCOL, err, 0);
 		return;
@@ -344,14 +349,28 @@ static void hear(struct guest *g)
 	hello_agent_fini(&h);
 }
 
+/* An update costs all threads something, and us an answer: not as fast as the agent likes, and not before it took our last answer. */
+static void hear_in_time(struct guest *g)
+{
+	uint64_t due = g->heard_ms + UPDATE_MS + g->said_len / UPDATE_BYTES, now = clock_ms();
+	if (!g->unheard || g->unwelcome || timer_running(&g->timer))
+		return;
+	if (now < due || link_hello_unsent(carrier_link(g->carrier)))
+		timer_start(&g->timer, now < due ? due - now : UPDATE_MS);
+	else
+		hear(g);
+}
+
 static void on_hello(void *owner, enum h2_frame type, const char *json, size_t len)
 {
 	struct guest *g = owner;
 	if (type != H2_FRAME_AGENT || g->state < GUEST_SILENT || g->state > GUEST_UP || g->unwelcome)
 		return;
 	remember(g, json, len);
-	g->unheard = g->state == GUEST_CLAIMING;
-	if (!g->unheard)
+	g->unheard = true;
+	if (g->state == GUEST_UP)
+		hear_in_time(g);
+	else if (g->state == GUEST_SILENT)
 		hear(g);
 }
 
@@ -435,8 +454,7 @@ static void join(struct guest *g)
 		link_goaway(l, REASON_DRAINING);
 	if (g->judged != hub.generation)
 		judge_again(g);
-	if (g->unheard && !g->unwelcome)
-		hear(g);
+	hear_in_time(g);
 }
 
 struct move_msg {
@@ -490,6 +508,10 @@ static void claim(struct guest *g)
 static void on_timer(struct timer *t)
 {
 	struct guest *g = container_of(t, struct guest, timer);
+	if (g->state == GUEST_UP) {
+		hear_in_time(g);
+		return;
+	}
 	if (g->state == GUEST_CLAIMING) {
 		claim(g);
 		return;
@@ -540,16 +562,17 @@ static const struct carrier_events guest_events = {
 
 static void open_doors(void);
 
-static void handshake_over(void)
+static void handshake_over(struct guest *g)
 {
 	hub.handshakes--;
+	list_del(&g->early);
 	open_doors();
 }
 
 static void guest_free(struct guest *g)
 {
 	if (g->state <= GUEST_HANDSHAKE)
-		handshake_over();
+		handshake_over(g);
 	tls_put(g->tls);
 	timer_stop(&g->timer);
 	list_del(&g->node);
@@ -586,7 +609,7 @@ static void handshake_done(struct guest *g)
 		hand_to_health(g);
 		return;
 	}
-	handshake_over();
+	handshake_over(g);
 	g->state = GUEST_SILENT;
 	stat_add(STAT_LINK_HANDSHAKES, 1);
 	if (tls_resumed(g->conn))
@@ -655,11 +678,14 @@ static void welcome(struct door *d, int fd, const struct addr *from)
 		return;
 	}
 	list_init(&g->node);
+	list_init(&g->early);
+	g->began_ms = clock_ms();
 	timer_init(&g->timer, on_timer);
 	addr_text(from, g->addr, sizeof g->addr);
 	g->tls = tls_get(d->tls);
 	enlist(g);
 	hub.handshakes++;
+	list_add(&hub.early, &g->early);
 	timer_start(&g->timer, GREET_MS);
 }
 
@@ -677,17 +703,43 @@ static void pause_door(struct door *d)
 	loop_unwatch(&d->watch);
 }
 
+/* Who says nothing must not keep out who would: when all handshakes are taken, the oldest is given up. */
+static bool may_make_room(void)
+{
+	if (list_empty(&hub.early))
+		return false;
+	uint64_t age = clock_ms() - list_first(&hub.early, struct guest, early)->began_ms;
+	if (age < MERCY_MS && !timer_running(&hub.mercy))
+		timer_start(&hub.mercy, MERCY_MS - age);
+	return age >= MERCY_MS;
+}
+
+static bool full(void)
+{
+	return hub.handshakes >= handshake_limit() && !may_make_room();
+}
+
+static void make_room(void)
+{
+	struct guest *g = list_first(&hub.early, struct guest, early);
+	if (hub.handshakes < handshake_limit())
+		return;
+	log_refusal(g, REASON_LIMIT, "too slow while all TLS handshakes were taken");
+	guest_free(g);
+}
+
 static void on_door(struct watch *w, unsigned events)
 {
 	struct door *d = container_of(w, struct door, watch);
 	for (int i = 0; i < ACCEPT_BATCH; i++) {
 		struct addr from, local;
-		if (hub.handshakes >= handshake_limit()) {
+		if (full()) {
 			pause_door(d); /* opened when one is over: the others wait in the kernel's queue */
 			return;
 		}
 		int fd = sock_accept(d->fd, &from, &local);
 		if (fd >= 0) {
+			make_room();
 			welcome(d, fd, &from);
 		} else if (errno == EAGAIN) {
 			return;
@@ -704,7 +756,7 @@ static void open_doors(void)
 {
 	list_for_each (n, &hub.doors) {
 		struct door *d = container_of(n, struct door, node);
-		if (!d->paused || hub.handshakes >= handshake_limit() || timer_running(&hub.resume))
+		if (!d->paused || full() || timer_running(&hub.resume))
 			continue;
 		if (loop_watch_listener(&d->watch, d->fd, on_door) == 0)
 			d->paused = false;
@@ -753,6 +805,7 @@ void hub_close_all(void)
 	list_for_each_safe (n, &hub.doors)
 		door_free(container_of(n, struct door, node));
 	timer_stop(&hub.resume);
+	timer_stop(&hub.mercy);
 }
 
 static void doors_renew(const int *fds)
@@ -867,7 +920,9 @@ void hub_init(struct conf *conf, struct tls *const *tls, const uint8_t instance[
 	hub.instance = instance;
 	list_init(&hub.guests);
 	list_init(&hub.doors);
+	list_init(&hub.early);
 	timer_init(&hub.resume, on_resume);
+	timer_init(&hub.mercy, on_resume);
 	health_init(&hub.conf, ready);
 }
 
