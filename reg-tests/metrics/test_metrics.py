@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """/metrics: figures with labels follow what happens, on the hub and on the agent; the format is what promtool wants."""
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "lib"))
@@ -124,6 +126,31 @@ def test_the_limit(run):
         other = family + labels(tunnel="other", agent="other") in m
         equal((len(rows), dropped, other), (3 + other, 4, family.endswith("_total")), family)
     lint(hub)
+
+
+def test_scraped_during_reloads(run):
+    """Listeners and tunnels come and go; every scrape is whole and good, and reloads are counted."""
+    server = tcp.Server(run, tcp.echo)
+    p = scene.pair(run, {"echo": server.address})
+    row = {"name": "more", "bind": "%s:%d" % (run.host, run.port()), "mode": "tcp", "route": "site-b/echo"}
+    few, many = dict(p.hub.config), dict(p.hub.config)
+    many["listeners"] = few["listeners"] + (row,)
+    many["tunnels"] = few["tunnels"] + (scene.tunnel("site-b"),)
+    for i in range(10):
+        p.hub.configure(dict(few if i % 2 else many))
+        p.hub.send(signal.SIGHUP)
+        # at least one scrape while it is under way
+        while p.hub.metric('mctunnel_reloads_total{result="ok"}') <= i:
+            p.hub.must_run()
+        equal('mctunnel_listener_sessions{listener="more"}' in p.hub.metrics(), i % 2 == 0, "the new listener is shown")
+        equal(len(json.loads(p.hub.get("/status.json")[1])["listeners"]), 1 if i % 2 else 2, "listeners on the page")
+    lint(p.hub)
+    bad = dict(few, listeners=(dict(row, route="nowhere/x"),))
+    p.hub.configure(bad)
+    p.hub.send(signal.SIGHUP)
+    p.hub.wait_metric('mctunnel_reloads_total{result="failed"}', 1)
+    p.hub.configure(few)
+    tcp.ask(p.listen["echo"])
 
 
 if __name__ == "__main__":
