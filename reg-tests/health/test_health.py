@@ -197,6 +197,25 @@ def test_watch(run):
     s.hub.ended(0)
 
 
+def test_reload(run):
+    """A tunnel comes with a new configuration and goes with the old one; the connections stay."""
+    s = Stage(run)
+    old = s.hub.config
+    new = dict(old, tunnels=old["tunnels"] + (scene.tunnel("site-c", ["edge-3"], ["web"]),))
+    watches = [Watch(s.channel(), w) for w in ("site-c", "site-c/web", "site-a")]
+    for w, status in zip(watches, (SERVICE_UNKNOWN, SERVICE_UNKNOWN, SERVING)):
+        w.next(status)
+    for config, status in ((new, NOT_SERVING), (old, SERVICE_UNKNOWN)):
+        with open(s.hub.config_path, "w") as f:
+            f.write(scene.libconfig(config))
+        s.hub.send(signal.SIGHUP)
+        for w in watches[:2]:
+            w.next(status)
+    watches[2].silent()
+    s.undisturbed()
+    s.end()
+
+
 def test_many_watches(run):
     """More than 1000 are refused; those there are do not tire, and go."""
     s = Stage(run)
