@@ -36,6 +36,7 @@ def test_unix_target_missing(run):
     tcp.refused_after(p.listen["dead"])
     record = p.hub.wait_log("session")[0]
     check(record["reason"] in ("target_refused", "target_unreachable"), record)
+    equal(p.agent.wait_log("session")[0]["text"], "connecting to unix:%s: No such file or directory" % run.path("nobody.sock"), "why")
 
 
 def test_target_does_not_answer(run):

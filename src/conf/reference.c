@@ -128,6 +128,7 @@ static const char log_prose[] =
 	"    sessions         those in the process / of the listener, this one included (hub)\n"
 	"    end              two letters: who or what ended it, and in which state it was\n"
 	"    reason           the same in one word, see below\n"
+	"    text             why the target could not be reached (agent)\n"
 	"    id               of the session, the same on hub and agent\n"
 	"\n"
 	"First letter of end: - good order, C the client, c a timeout that is the client's, S the side of\n"

@@ -62,6 +62,7 @@ struct job {
 	bool redial;       /* the dial was given up for a move to another thread */
 	uint64_t asked_ms, connected_ms;
 	char *target;                                /* owned: the address reached */
+	char *trouble;                               /* owned: why none was reached */
 	const char *hub, *client, *local, *listener; /* in text */
 	bool counted;                                /* in STAT_SESSIONS */
 	char id[33];
@@ -148,6 +149,7 @@ static void job_free(struct job *j)
 		stat_add(STAT_SESSIONS, -1);
 	generation_put(j->gen);
 	free(j->target);
+	free(j->trouble);
 	mem_put(MEM_OTHER, j);
 }
 
@@ -177,6 +179,8 @@ static void log_end_of(const struct job *j, enum reason why)
 	log_int(&r, "down", (int64_t)pump_in(j->pump));
 	log_str(&r, "end", end);
 	log_str(&r, "reason", reason_word(why));
+	if (j->trouble)
+		log_str(&r, "text", j->trouble);
 	log_str(&r, "id", j->id);
 	log_end(&r);
 }
@@ -263,7 +267,7 @@ static void on_dialled(void *arg, struct dial_result *r)
 
 	j->dial = NULL;
 	if (r->fd < 0) {
-		log_debug("service %s: %s", j->service->name, r->why);
+		j->trouble = strdup(r->why);
 		series_add(series_of(TARGET_FAILURES, j->service->name, reason_word(reason_of(r->error))), 1);
 		pump_abort(j->pump, reason_of(r->error));
 		return;
