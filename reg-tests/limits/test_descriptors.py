@@ -85,6 +85,25 @@ def test_hub(run):
     check(share < 0.2, "it spins: %.0f %% CPU" % (100 * share))
 
 
+def test_hub_under_a_flood_of_knocks(run):
+    """Whoever connects to the port for agents and says nothing cannot take the last descriptors either."""
+    p, hub, worker = exhaust(run, lambda p: p.hub)
+    chatter = tcp.Chatter(p.listen["echo"])
+    held = [tcp.open_socket(p.hub.address) for _ in range(3 * SPARE)]
+    cpu, began = proc.cpu_seconds(worker), time.monotonic()
+    time.sleep(1)
+    share = (proc.cpu_seconds(worker) - cpu) / (time.monotonic() - began)
+    equal(hub.get("/metrics")[0], 200, "/metrics meanwhile")
+    chatter.go_on(10)
+    say("%d descriptors of %d are open, %.0f %% CPU, /metrics answers" % (used(worker), resource.prlimit(worker, resource.RLIMIT_NOFILE)[0], 100 * share))
+    check(share < 0.3, "it spins")
+    for s in held:
+        tcp.reset(s)
+    harness.wait_until(lambda: works(p.listen["echo"]), "new sessions")
+    chatter.stop()
+    equal(hub.metric("mctunnel_links"), 2, "links")
+
+
 def test_agent(run):
     """Its targets cannot be connected to: those sessions end with a reason, the others and the links live on."""
     p, agent, worker = exhaust(run, lambda p: p.agent)

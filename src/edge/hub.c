@@ -17,6 +17,7 @@
 #include "mctunnel/edge/health.h"
 #include "mctunnel/event/thread.h"
 #include "mctunnel/net/conn.h"
+#include "mctunnel/net/reserve.h"
 #include "mctunnel/net/sock.h"
 #include "mctunnel/net/tls.h"
 #include "mctunnel/proto/h2_server.h"
@@ -81,6 +82,7 @@ struct hub {
 	uint64_t serial;         /* of the newest guest */
 	struct timer resume, mercy;
 	unsigned handshakes;
+	bool scarce;             /* the last guest got a descriptor of the reserve */
 	uint32_t log_level;      /* of the bucket */
 	uint64_t log_ms, log_suppressed;
 	bool draining;
@@ -728,16 +730,29 @@ static void make_room(void)
 	guest_free(g);
 }
 
+/* The last descriptors are not for those who only knock. */
+static int accept_one(struct door *d, struct addr *from)
+{
+	struct addr local;
+	if (hub.scarce && reserve_only(d->fd)) {
+		errno = EMFILE;
+		return -1;
+	}
+	int fd = sock_accept(d->fd, from, &local);
+	hub.scarce = fd >= 0 && reserve_has(fd);
+	return fd;
+}
+
 static void on_door(struct watch *w, unsigned events)
 {
 	struct door *d = container_of(w, struct door, watch);
 	for (int i = 0; i < ACCEPT_BATCH; i++) {
-		struct addr from, local;
+		struct addr from;
 		if (full()) {
 			pause_door(d); /* opened when one is over: the others wait in the kernel's queue */
 			return;
 		}
-		int fd = sock_accept(d->fd, &from, &local);
+		int fd = accept_one(d, &from);
 		if (fd >= 0) {
 			make_room();
 			welcome(d, fd, &from);
