@@ -58,7 +58,7 @@ static void print_usage(FILE *out)
 	for (size_t i = 0; i < ROWS; i++)
 		fprintf(out, "  %-4s %-9s %s\n", rows[i].name, rows[i].arg ? rows[i].arg : "", rows[i].help);
 	fprintf(out, "  --   FILE ...  all further words are configuration files\n"
-		     "Signals to the master: TERM, INT stop at once; USR1 soft stop (drain, then exit).\n");
+		     "Signals to the master: TERM, INT stop at once; USR1 soft stop (drain, then exit); HUP reload.\n");
 }
 
 void options_print_usage(void)
