@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Everything that crosses threads, at once: links are cut at random, one or all, while short and long sessions run; one agent is
-often full and another one's target is away, so that sessions are opened anew elsewhere; an agent comes, drains and goes. Not one
+often full and another one's target is away, so that sessions are opened anew elsewhere; another agent comes and goes. Not one
 session may be lost, not one byte, and in the end nothing is left. TORTURE_SEED repeats a run's decisions, TORTURE_SECONDS makes it longer, MCTUNNEL another program
 (the one built with FLAVOUR=tsan, say)."""
 import contextlib
@@ -90,14 +90,14 @@ def an_agent(t, hub, number, hubs, rows, links=3):
     return scene.Agent(t.run, hub.authority, hubs, rows, name="edge-%d" % number, links=links, timeouts={"resume": "8s"}, settings={"hard_stop_after": "20s"}).start()
 
 
-def come_and_go(t, hub, targets):
-    """Only here, in the main thread, processes are started. Every other one's target is away."""
+def come_and_go(t, hub):
+    """Only here, in the main thread, processes are started. This one has links, and a service nobody asks for."""
     r, n = t.random("guest"), 0
     while t.going():
-        guest = an_agent(t, hub, 3, [hub.address], [scene.service("echo", targets[n % 2])], links=2)
-        hub.wait_log("link_up", count=2 * (n + 1), agent="edge-3")
-        time.sleep(r.uniform(0.3, 2))
-        guest.send(signal.SIGUSR1)
+        guest = an_agent(t, hub, 4, [hub.address], [scene.service("other", (t.run.host, t.run.port()))], links=4)
+        hub.wait_log("link_up", count=4 * (n + 1), agent="edge-4")
+        time.sleep(r.uniform(0.1, 1))
+        guest.send(r.choice((signal.SIGUSR1, signal.SIGTERM)))
         guest.ended(0)
         n += 1
     return n
@@ -126,7 +126,7 @@ def tell_ends(hub, agents):
 def test_torture(run):
     seed = int(os.environ.get("TORTURE_SEED", str(random.SystemRandom().randrange(1 << 30))))
     say("TORTURE_SEED=%d" % seed)
-    tunnels = [scene.tunnel(agents=["edge-1", "edge-2", "edge-3"], balance="leastconn")]
+    tunnels = [scene.tunnel(agents=["edge-1", "edge-2", "edge-3", "edge-4"], balance="leastconn")]
     hub = scene.Hub(run, {"echo": "site-a/echo", "bulk": "site-a/bulk"}, tunnels, timeouts={"queue": "20s", "resume": "8s"},
                     settings={"hard_stop_after": "20s"}).start().wait_ready()
     echo = tcp.Server(run, tcp.echo).target
@@ -134,14 +134,15 @@ def test_torture(run):
     t = Torture(run, seed)
     bulk = scene.service("bulk", echo)
     agents = [an_agent(t, hub, 1, [relays[0].address], [scene.service("echo", echo, maxconn=2), bulk]),
-              an_agent(t, hub, 2, [relays[1].address, hub.address], [scene.service("echo", echo), bulk])]
-    hub.wait_links(9)  # those past the relay last: who is refused elsewhere always finds somebody
+              an_agent(t, hub, 2, [relays[1].address, hub.address], [scene.service("echo", echo), bulk]),
+              an_agent(t, hub, 3, [hub.address], [scene.service("echo", (run.host, run.port()))], links=2)]
+    hub.wait_links(11)  # those past the relay last: who is refused elsewhere always finds somebody
     t.until = time.monotonic() + SECONDS
     jobs = [harness.Background(t.short_sessions, hub.listen["echo"], i) for i in range(6)]
     jobs += [harness.Background(t.long_session, hub.listen["bulk"], i) for i in range(6)]
     jobs += [harness.Background(t.broken_sessions, hub.listen["echo"])]
     jobs += [harness.Background(t.cut, r, i) for i, r in enumerate(relays)]
-    guests = come_and_go(t, hub, (echo, (run.host, run.port())))
+    guests = come_and_go(t, hub)
     try:
         for job in jobs:
             job.finish(60)
