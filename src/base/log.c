@@ -26,6 +26,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -614,9 +615,17 @@ static void target_free(struct target *t)
 	free(t);
 }
 
+/* Nothing was rotated. (Behind a chroot, or without the rights, the file could not be opened again.) */
+static bool still_there(const struct target *t)
+{
+	struct stat by_name, by_fd;
+
+	return stat(t->name, &by_name) == 0 && fstat(t->fd, &by_fd) == 0 && by_name.st_dev == by_fd.st_dev && by_name.st_ino == by_fd.st_ino;
+}
+
 static void target_reopen(struct target *t)
 {
-	if (t->kind != APPENDED)
+	if (t->kind != APPENDED || still_there(t))
 		return;
 
 	int fd = file_open(t->name);

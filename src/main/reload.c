@@ -217,6 +217,7 @@ static void begin(struct reload *r)
 {
 	r->ticket = r->asked;
 	notify_send("RELOADING=1\nMONOTONIC_USEC=%llu", (unsigned long long)clock_ms() * 1000);
+	log_reopen();
 	log_notice("reload: reading the configuration");
 	if (loader_start(&r->loader, r->paths, r->paths_n, r->in_child, r->arg) < 0) {
 		refuse(r, "[ALERT] no process can be started to read the configuration");

@@ -358,6 +358,7 @@ static void changed(void)
 	limit_memory();
 	if (more && privs_raise_files(me.conf, err, sizeof err) < 0)
 		note("%s\n", err);
+	log_reopen();
 	log_notice("reload done in %llu ms: %zu listeners, %zu tunnels, %zu services", (unsigned long long)(clock_ms() - c->began_ms),
 		   me.conf->listeners_n, me.conf->tunnels_n, me.conf->agent.services_n);
 	log_lines(LOG_WARNING, "reload", c->notes);
