@@ -57,6 +57,11 @@ void link_hello(struct link *l, enum h2_frame type, const char *json, size_t len
 	t.hellos++;
 }
 
+bool link_hello_unsent(const struct link *l)
+{
+	return false;
+}
+
 void link_goaway(struct link *l, enum reason why)
 {
 }
@@ -187,6 +192,7 @@ static struct guest *greeted(void)
 	struct guest *g = mem_get(MEM_OTHER, sizeof(*g));
 
 	list_init(&g->node);
+	list_init(&g->early);
 	timer_init(&g->timer, on_timer);
 	g->state = GUEST_SILENT;
 	g->carrier = &t.carrier;
@@ -291,6 +297,7 @@ static void refused_after_joining(void **state)
 			on_hello(g, H2_FRAME_AGENT, "nonsense", 8);
 		else
 			say(g, "other");
+		pass_ms(2 * UPDATE_MS); /* updates are paced */
 		assert_int_equal(g->state, GUEST_REFUSED);
 		assert_true(t.carrier.finishing);
 		assert_int_equal(t.retired, t.claims);
