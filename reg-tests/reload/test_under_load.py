@@ -196,7 +196,7 @@ def test_reloads_under_load(run):
             answer = test_reload.command(run, program.name, "reload")
             times.append(time.monotonic() - asked)
             check(answer.startswith("Reloaded."), program.name, answer)
-        if i == RELOADS // 3 // 3 * 3 + 2:  # warm by now, and the same configuration as at the end
+        if i == RELOADS // 3 + (RELOADS - 1 - RELOADS // 3) % 3:  # warm by now, and the same configuration as at the end
             before = settled(hub), settled(agent)
         time.sleep(max(0, began + (i + 1) * 0.15 - time.monotonic()))
     took = time.monotonic() - began
