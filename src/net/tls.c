@@ -78,7 +78,7 @@ struct io {
 	uint8_t in[IN_SIZE], out[OUT_SIZE], record[RECORD];
 };
 
-enum { DOUBT_DAYS = 7 };
+enum { DOUBT_DAYS = 14 };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t io_key; /* frees a thread's buffers when it ends */

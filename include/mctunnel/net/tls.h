@@ -42,7 +42,7 @@ int tls_describe(const char *pem, struct tls_described *out) __attribute__((warn
 /* Checks as tls_server/tls_client would, for -c. 0 or -1 with err. */
 int tls_check(const struct tls_files *f, bool server, char *err, size_t errsize) __attribute__((warn_unused_result));
 
-/* What loads, and will be refused all the same, or soon: own certificate expired, not yet valid, not for this side, ending within a week;
+/* What loads, and will be refused all the same, or soon: own certificate expired, not yet valid, not for this side, ending within two weeks;
  * no CRL of the CA. True with a sentence naming the file. */
 bool tls_doubt(const struct tls_files *f, bool server, char *text, size_t size);
 
