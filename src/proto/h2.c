@@ -582,10 +582,10 @@ void h2_drain(struct h2 *h, const char *text)
 	h2_hello(h, H2_FRAME_DRAIN, text, strlen(text));
 }
 
-/* The agent's GOAWAY names the highest number there is: what is under way and what crosses it on the wire is still served. */
+/* The agent's GOAWAY names the last request it has seen: what crosses it on the wire was not served, and the hub takes it elsewhere. */
 void h2_goaway(struct h2 *h, uint32_t code, const char *text)
 {
-	int32_t last = h->role == H2_AGENT ? INT32_MAX : 0;
+	int32_t last = h->role == H2_AGENT ? nghttp2_session_get_last_proc_stream_id(h->ng) : 0;
 	h->closing = true;
 	if (nghttp2_submit_goaway(h->ng, NGHTTP2_FLAG_NONE, last, code, (const uint8_t *)text, strlen(text)) == NGHTTP2_ERR_NOMEM)
 		set_error(h, "out of memory");
