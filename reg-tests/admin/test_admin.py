@@ -169,7 +169,7 @@ def test_words(run):
     equal(ask(a, "show version x y"), "Usage: show version [json]\n", "usage")
     equal(ask(a, "show version;show lua;;  ; show version"), "\n".join([ask(a, "show version"), ask(a, "show lua"), ask(a, "show version")]), "a list")
     check("There is no listener 'a;b c\\'" in ask(a, "enable listener a\\;b\\ c\\\\"), "escapes:", ask(a, "enable listener a\\;b\\ c\\\\"))
-    check("reload" in ask(a, "reload") and "not available" in ask(a, "reload certs; upgrade"), "honest answers")
+    check("Reloaded." in ask(a, "reload") and "not available" in ask(a, "reload certs; upgrade"), "honest answers")
     equal(ask(a, "wait ready"), "Ready.\n", "wait ready")
     equal(ask(a, "show version\r"), ask(a, "show version"), "a carriage return")
     for command in "info stat tunnels agents links services listeners sessions errors events certs config memory threads lua version env".split():
