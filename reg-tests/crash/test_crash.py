@@ -96,6 +96,7 @@ def test_master_killed(run):
     p.hub.popen.wait()
     harness.wait_until(lambda: refused(p.listen["echo"]), "new clients to be refused", 10)
     check(refused(p.hub.address), "the agents' address is still open")
+    check(refused(p.hub.metrics_address), "the metrics address is still open: nobody could start anew there")
     chatter.go_on(20)
     check(proc.alive(worker), "the worker went too early")
     chatter.stop()

@@ -81,6 +81,7 @@ struct worker {
 	struct watch control, signals;
 	struct timer drain;
 	uint64_t drain_until_ms;
+	bool orphan;                    /* the master died */
 	_Atomic int phase;
 	int exit_code;
 	struct change change;
@@ -142,6 +143,12 @@ static void tell_master(enum control what)
 
 /* ---- stopping ---- */
 
+static void close_pages(void)
+{
+	metrics_close();
+	admin_close();
+}
+
 static void stop_here(void)
 {
 	registry_stop();
@@ -155,10 +162,8 @@ static void stop_here(void)
 	}
 	registry_stop();
 	session_stop_all(REASON_STOPPED);
-	if (thread_self() == 0) {
-		metrics_close();
-		admin_close();
-	}
+	if (thread_self() == 0)
+		close_pages();
 }
 
 static void stop(int exit_code)
@@ -196,10 +201,18 @@ static void drain_here(void)
 		dialer_drain();
 }
 
+/* While it drains for its master, a worker can still be asked how it is; one that is alone makes way for whoever starts next. */
+static bool kept_to_the_end(const char *name)
+{
+	return !me.orphan && (strcmp(name, "metrics") == 0 || strncmp(name, "admin.", 6) == 0);
+}
+
 static void close_sockets(void)
 {
+	if (me.orphan)
+		close_pages();
 	for (size_t i = 0; i < me.now.sockets_n; i++)
-		if (strcmp(me.now.sockets[i].name, "metrics") != 0 && strncmp(me.now.sockets[i].name, "admin.", 6) != 0)
+		if (!kept_to_the_end(me.now.sockets[i].name))
 			close(me.now.sockets[i].fd);
 	timer_start(&me.drain, DRAIN_LOOK_MS);
 }
@@ -557,6 +570,7 @@ static void on_control(struct watch *w, unsigned events)
 	}
 	if (n == 0) {
 		loop_unwatch(w);
+		me.orphan = true;
 		log_alert("the master is gone: nobody would restart this worker, so it gives up its listening sockets");
 		drain("the master is gone");
 	}
