@@ -19,6 +19,7 @@
 #define HELLO_PIECE 16000
 #define HELLO_MAX (256u << 10)
 #define HELLO_END 0x1
+#define GOAWAY_SIZE 17 /* the smallest there is */
 #define CONNECTION_WINDOW INT32_MAX
 #define STREAMS_SLACK 64 /* a stream that the agent resets counts there until the reset has gone out, on the hub no more once both ends came */
 
@@ -374,6 +375,8 @@ static void count_unknown(struct h2 *h, const uint8_t *data, size_t len)
 int h2_input(struct h2 *h, const uint8_t *data, size_t len)
 {
 	count_unknown(h, data, len);
+	if (h->peer_closing) /* nothing should follow a GOAWAY, and nghttp2 may not look at it any more */
+		h->glitches += 1 + (uint32_t)(len / GOAWAY_SIZE);
 	while (len > 0 && !h->broken) {
 		ssize_t n = nghttp2_session_mem_recv(h->ng, data, len);
 		if (n < 0) {
@@ -582,13 +585,22 @@ void h2_drain(struct h2 *h, const char *text)
 	h2_hello(h, H2_FRAME_DRAIN, text, strlen(text));
 }
 
-/* The agent's GOAWAY names the last request it has seen: what crosses it on the wire was not served, and the hub takes it elsewhere. */
-void h2_goaway(struct h2 *h, uint32_t code, const char *text)
+static void say_goaway(struct h2 *h, int32_t last, uint32_t code, const char *text)
 {
-	int32_t last = h->role == H2_AGENT ? nghttp2_session_get_last_proc_stream_id(h->ng) : 0;
 	h->closing = true;
 	if (nghttp2_submit_goaway(h->ng, NGHTTP2_FLAG_NONE, last, code, (const uint8_t *)text, strlen(text)) == NGHTTP2_ERR_NOMEM)
 		set_error(h, "out of memory");
+}
+
+/* The agent's GOAWAY names the highest number there is: what is under way and what crosses it on the wire is still served. */
+void h2_goaway(struct h2 *h, uint32_t code, const char *text)
+{
+	say_goaway(h, h->role == H2_AGENT ? INT32_MAX : 0, code, text);
+}
+
+void h2_farewell(struct h2 *h, const char *text)
+{
+	say_goaway(h, h->role == H2_AGENT ? nghttp2_session_get_last_proc_stream_id(h->ng) : 0, 0, text);
 }
 
 uint32_t h2_take_glitches(struct h2 *h)

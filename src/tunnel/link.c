@@ -405,7 +405,7 @@ void link_stop(struct link *l, enum reason why)
 	stop_all(&l->sessions, why);
 	stop_all(&l->tail, why);
 	l->retiring = true;
-	h2_goaway(l->h2, 0, reason_word(why));
+	h2_farewell(l->h2, reason_word(why));
 	link_touch(l);
 }
 

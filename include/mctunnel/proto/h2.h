@@ -88,6 +88,9 @@ void h2_hello(struct h2 *h, enum h2_frame type, const char *json, size_t len); /
 bool h2_hello_unsent(const struct h2 *h);                /* some piece is still to be given out by h2_output */
 void h2_drain(struct h2 *h, const char *text);                 /* a DRAIN frame */
 void h2_goaway(struct h2 *h, uint32_t code, const char *text); /* GOAWAY: the connection is closed next */
+/* The same as the last word: h2_output, then the end, no h2_input between. The agent's names the last request it has seen, so that the hub takes those
+ * that cross it elsewhere. */
+void h2_farewell(struct h2 *h, const char *text);
 
 /* Control frames (PING, SETTINGS, RST_STREAM, empty DATA, unknown) received since the last call: for the flood limit. */
 uint32_t h2_take_glitches(struct h2 *h);
