@@ -375,7 +375,7 @@ static void count_unknown(struct h2 *h, const uint8_t *data, size_t len)
 int h2_input(struct h2 *h, const uint8_t *data, size_t len)
 {
 	count_unknown(h, data, len);
-	if (h->peer_closing) /* nothing should follow a GOAWAY, and nghttp2 may not look at it any more */
+	if (h->peer_closing && !nghttp2_session_want_read(h->ng)) /* nghttp2 does not look at what follows the last stream's end */
 		h->glitches += 1 + (uint32_t)(len / GOAWAY_SIZE);
 	while (len > 0 && !h->broken) {
 		ssize_t n = nghttp2_session_mem_recv(h->ng, data, len);
