@@ -90,6 +90,7 @@ static void info_process(struct answer *a, const struct conf *c)
 static void info_traffic(struct answer *a, const struct conf *c)
 {
 	answer_pair_int(a, "Maxconn", frontend_maxconn());
+	answer_pair_int(a, "SessRateLimit", c->global.rate_limit);
 	answer_pair_int(a, "CurrConns", frontend_sessions());
 	answer_pair_int(a, "CumConns", counted(STAT_SESSIONS_OPENED));
 	answer_pair_int(a, "Queue", stat_sum(STAT_QUEUE));

@@ -390,6 +390,7 @@ static void listener_row(struct answer *a, const struct conf_listener *l, size_t
 	answer_str(a, mode_word(l->mode));
 	answer_int(a, f.sessions);
 	answer_int(a, f.maxconn);
+	answer_int(a, f.rate_limit);
 	answer_int(a, (int64_t)f.total);
 	answer_int(a, (int64_t)f.failed);
 	answer_int(a, (int64_t)f.up);
@@ -400,8 +401,7 @@ static void listener_row(struct answer *a, const struct conf_listener *l, size_t
 
 int view_listeners(struct answer *a)
 {
-	static const char *const columns[] = { "listener", "status", "mode",	"sessions", "maxconn", "total",
-					       "failed",   "bytes_up", "bytes_down", "bind",	 "route",   NULL };
+	static const char *const columns[] = { "listener", "status", "mode", "sessions", "maxconn", "rate_limit", "total", "failed", "bytes_up", "bytes_down", "bind", "route", NULL };
 	const struct conf *c = a->state->conf();
 
 	answer_table(a, columns);
@@ -668,6 +668,8 @@ static void stat_listener(struct answer *a, const struct conf *c, size_t i)
 	set(&s, COL_status, listener_status(&f));
 	set(&s, COL_addr, c->listeners[i].bind_n ? c->listeners[i].bind[0].text : NULL);
 	set_int(&s, COL_conn_tot, f.total);
+	if (f.rate_limit)
+		set_int(&s, COL_rate_lim, f.rate_limit);
 	put_sheet(a, &s);
 }
 

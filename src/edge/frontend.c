@@ -12,6 +12,7 @@
 #include "mctunnel/base/log.h"
 #include "mctunnel/base/map.h"
 #include "mctunnel/base/mem.h"
+#include "mctunnel/base/pace.h"
 #include "mctunnel/base/series.h"
 #include "mctunnel/base/stat.h"
 #include "mctunnel/base/str.h"
@@ -47,6 +48,7 @@ struct tally { /* what has been */
 
 struct score { /* of a listener or a tunnel, by its name: goes from one generation to the next */
 	atomic_uint refs, sessions;
+	struct pace pace; /* of a listener: accepting */
 	struct tally tally;
 	atomic_bool disabled;
 };
@@ -81,6 +83,7 @@ static struct {
 	struct generation *newest; /* shared; threads follow by frontend_reload() */
 	atomic_uint sessions;
 	atomic_uint maxconn; /* instead of the configuration's; 0: none */
+	struct pace pace;    /* accepting at all listeners */
 	atomic_uint_fast64_t want_room; /* a bit for each thread that is to be knocked at */
 	atomic_uint_fast64_t complain_ms;
 	struct knock knocks[THREAD_MAX];
@@ -92,6 +95,7 @@ struct door { /* this thread's watch of one listening socket */
 	struct place *place;
 	int fd; /* borrowed */
 	bool paused;
+	struct timer pacing; /* while it is paused for a rate_limit */
 };
 
 static _Thread_local struct {
@@ -193,6 +197,25 @@ static void place_give(struct place *p)
 	atomic_fetch_sub(&p->score->sessions, 1);
 	atomic_fetch_sub(&all.sessions, 1);
 	room_made();
+}
+
+static void pace_return(const struct place *p)
+{
+	pace_give(&p->score->pace, p->l->rate_limit);
+	pace_give(&all.pace, front.gen->conf->global.rate_limit);
+}
+
+/* 0: one more may be accepted now, and counts; else the milliseconds until then. */
+static uint64_t place_pace(struct place *p)
+{
+	uint64_t wait = pace_take(&all.pace, front.gen->conf->global.rate_limit);
+
+	if (wait)
+		return wait;
+	wait = pace_take(&p->score->pace, p->l->rate_limit);
+	if (wait)
+		pace_give(&all.pace, front.gen->conf->global.rate_limit);
+	return wait;
 }
 
 /* Clients: their end. */
@@ -773,6 +796,24 @@ static struct client *client_new(struct place *p, int fd, const struct addr *pee
 	return cl;
 }
 
+/* The limits. A listener that is over its rate pauses until the next one is due, and no end of a session wakes it before. */
+static bool admit(struct door *d)
+{
+	uint64_t wait;
+
+	if (!place_take(d->place)) {
+		door_pause(d);
+		return false;
+	}
+	wait = place_pace(d->place);
+	if (wait == 0)
+		return true;
+	place_give(d->place);
+	door_pause(d);
+	timer_start(&d->pacing, wait);
+	return false;
+}
+
 /* false: no more from this door now. */
 static bool accept_one(struct door *d)
 {
@@ -784,10 +825,8 @@ static bool accept_one(struct door *d)
 		door_breathe(d, EMFILE);
 		return false;
 	}
-	if (!place_take(d->place)) {
-		door_pause(d);
+	if (!admit(d))
 		return false;
-	}
 	fd = sock_accept(d->fd, &peer, &local);
 	e = errno;
 	front.scarce = fd >= 0 && reserve_has(fd);
@@ -797,6 +836,7 @@ static bool accept_one(struct door *d)
 		return true;
 	}
 	place_give(d->place);
+	pace_return(d->place);
 	if (fd >= 0)
 		close(fd);
 	if (fd >= 0 || exhausted(e))
@@ -825,7 +865,7 @@ static void on_listener(struct watch *w, unsigned events)
 
 	while (n < ACCEPTS && accept_one(d))
 		n++;
-	if (!d->paused || timer_running(&front.breather))
+	if (!d->paused || timer_running(&front.breather) || timer_running(&d->pacing))
 		return;
 	ask_for_room();
 	if (!full(d->place))
@@ -837,9 +877,17 @@ static void doors_resume(void)
 	list_for_each(n, &front.doors) {
 		struct door *d = container_of(n, struct door, node);
 
-		if (d->paused)
+		if (d->paused && !timer_running(&d->pacing))
 			door_resume(d);
 	}
+}
+
+static void on_pacing(struct timer *t)
+{
+	struct door *d = container_of(t, struct door, pacing);
+
+	if (d->paused && !timer_running(&front.breather))
+		door_resume(d);
 }
 
 static void on_breather(struct timer *t)
@@ -872,6 +920,7 @@ static struct door *door_new(struct place *p, int fd)
 	d->fd = fd;
 	d->paused = true;
 	d->watch.fd = -1;
+	timer_init(&d->pacing, on_pacing);
 	list_add(&front.doors, &d->node);
 	door_resume(d);
 	return d;
@@ -880,6 +929,7 @@ static struct door *door_new(struct place *p, int fd)
 static void door_free(struct door *d)
 {
 	loop_unwatch(&d->watch);
+	timer_stop(&d->pacing);
 	list_del(&d->node);
 	free(d);
 }
@@ -997,7 +1047,8 @@ void frontend_listener(size_t index, struct frontend_figures *out)
 {
 	struct place *p = &front.gen->places[index];
 
-	*out = (struct frontend_figures){ .sessions = atomic_load(&p->score->sessions), .maxconn = p->l->maxconn, .enabled = !atomic_load(&p->score->disabled) };
+	*out = (struct frontend_figures){ .sessions = atomic_load(&p->score->sessions), .maxconn = p->l->maxconn, .rate_limit = p->l->rate_limit,
+					 .enabled = !atomic_load(&p->score->disabled) };
 	out->full = (out->maxconn && out->sessions >= out->maxconn) || atomic_load(&all.sessions) >= frontend_maxconn();
 	tally_view(out, &p->score->tally);
 }
@@ -1206,6 +1257,7 @@ static void doors_renew(const struct frontend_socket *sockets, size_t n)
 			continue;
 		}
 		kept[s - sockets] = true;
+		timer_stop(&d->pacing); /* the rate may be another one now */
 		d->place = &front.gen->places[s->listener];
 	}
 	for (size_t i = 0; i < n; i++) {

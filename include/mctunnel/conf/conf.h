@@ -45,6 +45,7 @@ struct conf_admin {
 struct conf_global {
 	uint32_t threads;
 	uint32_t maxconn;
+	uint32_t rate_limit; /* new sessions a second; 0: no limit */
 	char *user, *group, *chroot; /* NULL: not asked for */
 	struct conf_log *log;
 	size_t log_n;
@@ -101,7 +102,8 @@ struct conf_listener {
 	enum listener_mode mode;
 	struct conf_route *route; /* tried in order */
 	size_t route_n;
-	uint32_t maxconn; /* 0: no limit of its own */
+	uint32_t maxconn;    /* 0: no limit of its own */
+	uint32_t rate_limit; /* new sessions a second; 0: no limit of its own */
 	struct conf_timeouts timeouts;
 };
 

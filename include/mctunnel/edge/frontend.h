@@ -46,6 +46,7 @@ bool frontend_each(uint64_t *cursor, enum visit (*visit)(void *arg, const struct
 
 struct frontend_figures { /* of a listener or a tunnel */
 	uint32_t sessions, maxconn; /* maxconn 0: no limit of its own */
+	uint32_t rate_limit;        /* of a listener; 0: none of its own */
 	uint64_t total, failed;     /* sessions that have ended or are there; of these, those that ended with an error */
 	uint64_t up, down;          /* bytes of sessions that have ended */
 	bool enabled, full;
