@@ -1,0 +1,205 @@
+#!/usr/bin/env python3
+"""Memory is refused: by a limit of the address space, and one allocation at a time. The hub sheds or the master restarts the worker; service goes on."""
+import ctypes
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "lib"))
+import harness
+import scene
+import tcp
+from harness import check, equal, say
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ARM = signal.SIGRTMIN + 5
+ROUNDS = 8
+STABLE = 1.2  # a worker that was ready for so long has not failed to start
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def ask_admin(path, line):
+    with socket.socket(socket.AF_UNIX) as s:
+        s.settimeout(harness.PATIENCE)
+        s.connect(path)
+        s.sendall(line.encode() + b"\n")
+        answer = b""
+        while True:
+            more = s.recv(65536)
+            if not more:
+                return answer.decode()
+            answer += more
+
+
+def try_admin(path, line):
+    try:
+        return ask_admin(path, line)
+    except OSError:
+        return ""
+
+
+# ---- the address space ----
+
+def address_space(pid):
+    with open("/proc/%d/statm" % pid) as f:
+        return int(f.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def crowd(address, n):
+    """Clients who say much and read nothing."""
+    held = []
+    for _ in range(n):
+        try:
+            s = tcp.open_socket(address)
+            s.setblocking(False)
+            held.append(s)
+            while s.send(b"x" * 65536):
+                pass
+        except (BlockingIOError, ConnectionError):
+            pass
+    return held
+
+
+def test_address_space(run):
+    sock = run.path("admin.sock")
+    echo = tcp.Server(run, tcp.echo)
+    p = scene.pair(run, {"echo": echo.target}, settings={"memory": "64m"}, program=scene.release_binary())
+    p.hub.stop()
+    config = dict(p.hub.config)
+    config["global"] = dict(config["global"], admin=({"bind": "unix:" + sock},))
+    p.hub.configure(config)
+    p.hub.start().wait_ready()
+    p.hub.wait_links(2)
+    for _ in range(5):
+        tcp.ask(p.listen["echo"])
+    check("Name: mctunnel" in ask_admin(sock, "show info"), "admin socket before")
+    worker = p.hub.worker()
+    resource.prlimit(worker, resource.RLIMIT_AS, (address_space(worker) + (2 << 20), resource.RLIM_INFINITY))
+    held, metrics, admin = [], 0, 0
+    for _ in range(ROUNDS):
+        held += crowd(p.listen["echo"], 40)
+        equal(p.hub.worker(), worker, "the worker")
+        metrics += p.hub.get("/metrics")[0] == 200
+        admin += "Name: mctunnel" in try_admin(sock, "show info")
+    reasons = sorted({r["reason"] for r in p.hub.log("session")})
+    say("%d clients, 2 MiB left: of %d times /metrics answered %d, the admin socket %d; sessions ended with %s" %
+        (len(held), ROUNDS, metrics, admin, reasons))
+    resource.prlimit(worker, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    for s in held:
+        s.close()
+    recovers(p)
+    equal(p.hub.worker(), worker, "the worker")
+    p.hub.nothing_left()
+    check("Name: mctunnel" in ask_admin(sock, "show info"), "the admin socket afterwards")
+    check("out of memory" not in p.hub.errors(), p.hub.errors())
+
+
+# ---- one allocation ----
+
+def served(p):
+    try:
+        tcp.ask(p.listen["echo"], timeout=3)
+        return True
+    except (OSError, harness.Failed):
+        return False
+
+
+def recovers(p):
+    harness.wait_until(lambda: p.hub.must_run() and p.agent.must_run() and served(p), "service to go on", 20)
+
+
+def shim(run):
+    """Sanitizers have an allocator of their own."""
+    path = run.path("failmalloc.so")
+    subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", path, os.path.join(HERE, "failmalloc.c")], check=True)
+    return {"LD_PRELOAD": path}
+
+
+def arm(pid, n, row=1):
+    if _libc.sigqueue(pid, ARM, ctypes.c_void_p(n | row << 24)):
+        raise harness.Failed("sigqueue")
+
+
+class Victim:
+    def __init__(self, program):
+        self.program, self.deaths, self.fired = program, 0, 0
+        self.pid, self.since = program.worker(), time.monotonic()
+
+    def failures(self):
+        return self.program.errors().count("failmalloc: failed")
+
+    def one(self, p, n, row):
+        """One session and one reconnection of a link with the Nth allocation failing."""
+        before = self.failures()
+        arm(self.pid, n, row)
+        served(p)
+        ask_links_away(p)
+        recovers(p)
+        self.fired += self.failures() > before
+        arm_off(self)
+        pid = self.program.worker()
+        if pid != self.pid:
+            self.deaths += 1
+            self.pid = pid
+            p.hub.wait_ready()
+            harness.stays(self.program.running, STABLE, "the program runs")
+        p.hub.wait_links(2, 20)
+
+
+def arm_off(v):
+    try:
+        arm(v.pid, 0, 0)
+    except harness.Failed:
+        pass  # it has died
+
+
+def ask_links_away(p):
+    try:
+        for row in ask_admin(p.sock, "show links").splitlines():
+            word = row.split()[:1]
+            if word and word[0].isdigit():
+                ask_admin(p.sock, "shutdown link " + word[0])
+                return
+    except OSError:
+        pass  # the worker has died, or had no memory for us
+
+
+def each_allocation(run, victim):
+    environment = shim(run)
+    sock = run.path("admin.sock")
+    settings = {"admin": ({"bind": "unix:" + sock},)}
+    server = tcp.Server(run, tcp.echo)
+    p = scene.Pair()
+    options = {"program": scene.release_binary(), "environment": environment}
+    p.sock = sock
+    p.hub = scene.Hub(run, {"echo": "site-a/echo"}, settings=settings, **options).start().wait_ready()
+    p.listen = p.hub.listen
+    p.agent = scene.Agent(run, p.hub.authority, [p.hub.address], [scene.service("echo", server.target)], **options).start()
+    p.hub.wait_links(2)
+    v = Victim(victim(p))
+    numbers = [1, 2, 3, 5, 8, 12, 17, 23, 30, 40, 55, 75, 100, 140, 200, 300, 450, 700, 1000]
+    for n in numbers:
+        v.one(p, n, 1)
+    for n in (1, 20, 90):
+        v.one(p, n, 20)
+    errors = v.program.errors()
+    say("%d of %d shots hit; the worker died %d times, each time by die()" % (v.fired, len(numbers) + 3, v.deaths))
+    check(v.fired >= 10, "too few hit:", v.fired)
+    equal(errors.count("out of memory"), v.deaths, "deaths with a message")
+    for word in ("died of", "BUG"):
+        check(word not in errors, "says", word, errors[-4000:])
+
+
+def test_each_allocation_of_the_hub(run):
+    each_allocation(run, lambda p: p.hub)
+
+
+def test_each_allocation_of_the_agent(run):
+    each_allocation(run, lambda p: p.agent)
+
+
+if __name__ == "__main__":
+    harness.main(globals(), threads=(2,))
