@@ -773,7 +773,8 @@ static void begin_regime(void)
 	me.conf = me.now.conf;
 	me.now.sockets_n = a->sockets_n;
 	me.now.sockets = xcalloc(a->sockets_n + 1, sizeof *me.now.sockets);
-	memcpy(me.now.sockets, a->sockets, a->sockets_n * sizeof *me.now.sockets);
+	if (a->sockets_n > 0) /* an agent may have none */
+		memcpy(me.now.sockets, a->sockets, a->sockets_n * sizeof *me.now.sockets);
 }
 
 static void end_regime(void)
