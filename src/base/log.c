@@ -74,13 +74,20 @@ struct target {
 	socklen_t addr_len;
 };
 
-enum job_kind { JOB_RECORD, JOB_OPEN, JOB_CLOSE, JOB_REOPEN, JOB_LEVEL };
+struct log_set {
+	struct target *targets[TARGETS_MAX]; /* owned */
+	int count;
+	bool follow;
+};
+
+enum job_kind { JOB_RECORD, JOB_OPEN, JOB_REPLACE, JOB_RENEW, JOB_CLOSE, JOB_REOPEN, JOB_LEVEL };
 
 struct job {
 	struct job *next;
 	enum job_kind kind;
 	enum log_level level;
 	struct target *target;      /* owned; JOB_OPEN */
+	struct log_set *set;        /* owned; JOB_REPLACE, JOB_RENEW */
 	size_t text_len, json_len;  /* 0: that form was not built */
 	char bytes[];               /* text, then JSON, both with their newline */
 };
@@ -89,9 +96,10 @@ struct job {
 static struct {
 	atomic_int level; /* the widest of all targets */
 	atomic_uint forms;
-	int targets;   /* this and the next: only those who configure */
+	unsigned own;  /* forms of the targets in force; this and the next: only those who configure */
+	int targets;
 	bool emptied;  /* all were closed, and none opened since */
-} front = { .level = LOG_INFO, .forms = 1u << LOG_TEXT };
+} front = { .level = LOG_INFO, .forms = 1u << LOG_TEXT, .own = 1u << LOG_TEXT };
 
 /* Whoever performs jobs: the writing thread, or else callers under `alone`. */
 static struct {
@@ -595,10 +603,10 @@ static void complain(const struct target *about, const char *fmt, ...)
 	free(j);
 }
 
-static int file_open(const char *path)
+static int file_open(const char *path, bool follow)
 {
 	/* O_NONBLOCK only so that a FIFO nobody reads is refused instead of waited for */
-	int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK, 0640);
+	int fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOCTTY | O_NONBLOCK | (follow ? 0 : O_NOFOLLOW), 0640);
 
 	if (fd >= 0)
 		fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
@@ -628,7 +636,7 @@ static void target_reopen(struct target *t)
 	if (t->kind != APPENDED || still_there(t))
 		return;
 
-	int fd = file_open(t->name);
+	int fd = file_open(t->name, true);
 	if (fd < 0) {
 		complain(NULL, "log target %s cannot be reopened: %s; the old file is kept", t->name, strerror(errno));
 		return;
@@ -644,6 +652,45 @@ static void close_targets(void)
 {
 	while (back.count > 0)
 		target_free(back.targets[--back.count]);
+}
+
+static void set_free(struct log_set *s)
+{
+	while (s && s->count > 0)
+		target_free(s->targets[--s->count]);
+	free(s);
+}
+
+static void share_fd(struct target *to, const struct target *from)
+{
+	int fd = from->fd < 0 ? -1 : fcntl(from->fd, F_DUPFD_CLOEXEC, 3);
+
+	if (fd < 0)
+		return;
+	if (to->fd >= 0)
+		close(to->fd);
+	to->fd = fd;
+	to->midline |= from->midline;
+}
+
+/* By name, one descriptor each: two targets may be the same file. */
+static void share_fds(struct target *const *to, int to_n, struct target *const *from, int from_n, bool only_missing)
+{
+	for (int i = 0; i < to_n; i++) {
+		for (int k = 0; k < from_n && to[i]->kind != STREAM; k++) {
+			if ((to[i]->fd < 0 || !only_missing) && strcmp(to[i]->name, from[k]->name) == 0)
+				share_fd(to[i], from[k]);
+		}
+	}
+}
+
+static void replace_targets(struct log_set *s)
+{
+	share_fds(s->targets, s->count, back.targets, back.count, true);
+	close_targets();
+	memcpy(back.targets, s->targets, sizeof(back.targets));
+	back.count = s->count;
+	s->count = 0;
 }
 
 static void set_levels(enum log_level level)
@@ -664,6 +711,12 @@ static void perform(struct job *j)
 		back.targets[back.count++] = j->target;
 		j->target = NULL;
 		break;
+	case JOB_REPLACE:
+		replace_targets(j->set);
+		break;
+	case JOB_RENEW:
+		share_fds(back.targets, back.count, j->set->targets, j->set->count, false);
+		break;
 	case JOB_CLOSE:
 		close_targets();
 		break;
@@ -679,8 +732,10 @@ static void perform(struct job *j)
 
 static void job_free(struct job *j)
 {
-	if (j)
+	if (j) {
 		target_free(j->target);
+		set_free(j->set);
+	}
 	free(j);
 }
 
@@ -743,6 +798,15 @@ static void submit_order(enum job_kind kind, enum log_level level, struct target
 	j->kind = kind;
 	j->level = level;
 	j->target = t;
+	submit(j);
+}
+
+static void submit_set(enum job_kind kind, struct log_set *s)
+{
+	struct job *j = xcalloc(1, sizeof(*j));
+
+	j->kind = kind;
+	j->set = s;
 	submit(j);
 }
 
@@ -829,9 +893,11 @@ static int parse_syslog(struct target *t, const char *spec)
 	return str_copy(un->sun_path, sizeof(un->sun_path), spec) ? 0 : -1;
 }
 
-/* The reason when it cannot be opened, NULL when it is. */
-static const char *target_open(struct target *t, const char *spec)
+/* What is wrong with it, or NULL. */
+static const char *target_parse(struct target *t, const char *spec)
 {
+	t->name = xstrdup(spec);
+	t->fd = -1;
 	if (strcmp(spec, "stdout") == 0 || strcmp(spec, "stderr") == 0) {
 		t->kind = STREAM;
 		t->fd = strcmp(spec, "stdout") == 0 ? 1 : 2;
@@ -839,26 +905,55 @@ static const char *target_open(struct target *t, const char *spec)
 	}
 	if (spec[0] == '/') {
 		t->kind = APPENDED;
-		t->fd = file_open(spec);
-		return t->fd < 0 ? strerror(errno) : NULL;
+		return NULL;
 	}
 	if (strncmp(spec, "syslog:", 7) != 0)
 		return "not stdout, stderr, an absolute path or syslog:";
 	t->kind = DATAGRAM;
-	if (parse_syslog(t, spec + 7) < 0)
-		return "not syslog:/PATH or syslog:ADDRESS:PORT";
-	tzset(); /* while /etc can still be seen */
-	return datagram_connect(t) < 0 ? strerror(errno) : NULL;
+	return parse_syslog(t, spec + 7) < 0 ? "not syslog:/PATH or syslog:ADDRESS:PORT" : NULL;
+}
+
+/* The reason when it cannot be opened, NULL when it is. */
+static const char *target_open(struct target *t, bool follow)
+{
+	tzset(); /* while /etc can still be seen; a syslog target may come later */
+	if (t->kind == DATAGRAM)
+		return datagram_connect(t) < 0 ? strerror(errno) : NULL;
+	if (t->kind == APPENDED)
+		t->fd = file_open(t->name, follow);
+	if (t->fd < 0 && errno == ELOOP && !follow)
+		return "a symbolic link, which is followed only at start";
+	return t->fd < 0 ? strerror(errno) : NULL;
+}
+
+/* NULL: the reason is in err. */
+static struct target *target_new(const char *spec, int fd, bool follow, char *err, size_t errsize)
+{
+	struct target *t = xcalloc(1, sizeof(*t));
+	const char *why = target_parse(t, spec);
+
+	if (!why && fd == LOG_OPEN)
+		why = target_open(t, follow);
+	if (!why && fd >= 0 && t->kind != STREAM)
+		t->fd = fd;
+	else if (fd >= 0)
+		close(fd);
+	if (!why)
+		return t;
+	fail(err, errsize, spec, why);
+	target_free(t);
+	return NULL;
 }
 
 /* Tells those who log about one more target. */
 static void front_add(enum log_format format, enum log_level level)
 {
-	int widest = front.emptied || front.targets == 0 ? 0 : atomic_load(&front.level);
-	unsigned forms = front.emptied || front.targets == 0 ? 0 : atomic_load(&front.forms);
+	bool first = front.emptied || front.targets == 0;
+	int widest = first ? 0 : atomic_load(&front.level);
 
+	front.own = (first ? 0 : front.own) | 1u << format;
 	atomic_store(&front.level, (int)level > widest ? (int)level : widest);
-	atomic_store(&front.forms, forms | 1u << format);
+	atomic_store(&front.forms, front.own);
 	front.targets++;
 	front.emptied = false;
 }
@@ -868,26 +963,85 @@ int log_open(const char *target, enum log_format format, enum log_level level, c
 	if (front.targets == TARGETS_MAX)
 		return fail(err, errsize, target, "too many targets");
 
-	struct target *t = xcalloc(1, sizeof(*t));
-	t->fd = -1;
+	struct target *t = target_new(target, LOG_OPEN, true, err, errsize);
+	if (!t)
+		return -1;
 	t->format = format;
 	t->level = level;
-	t->name = xstrdup(target);
-	const char *why = target_open(t, target);
-	if (why) {
-		fail(err, errsize, target, why);
-		target_free(t);
-		return -1;
-	}
 	submit_order(JOB_OPEN, level, t);
 	front_add(format, level);
 	return 0;
 }
 
+struct log_set *log_set_new(bool follow)
+{
+	struct log_set *s = xcalloc(1, sizeof(*s));
+
+	s->follow = follow;
+	return s;
+}
+
+/* From now on records are built in the new form as well, so that those under way fit when the set comes into force. */
+int log_set_add(struct log_set *s, const char *target, enum log_format format, enum log_level level, int fd, char *err, size_t errsize)
+{
+	if (s->count == TARGETS_MAX) {
+		if (fd >= 0)
+			close(fd);
+		return fail(err, errsize, target, "too many targets");
+	}
+
+	struct target *t = target_new(target, fd, s->follow, err, errsize);
+	if (!t)
+		return -1;
+	t->format = format;
+	t->level = level;
+	s->targets[s->count++] = t;
+	atomic_fetch_or(&front.forms, 1u << format);
+	return 0;
+}
+
+int log_set_fd(const struct log_set *s, int i)
+{
+	return i < s->count && s->targets[i]->kind != STREAM ? s->targets[i]->fd : -1;
+}
+
+void log_set_free(struct log_set *s)
+{
+	if (!s)
+		return;
+	set_free(s);
+	atomic_store(&front.forms, front.own);
+}
+
+/* Those who log are told afterwards: until then they build what the old targets need and, since log_set_add(), the new ones. */
+void log_replace(struct log_set *s)
+{
+	struct { unsigned forms; int level, count; } next = { .count = s->count };
+
+	for (int i = 0; i < s->count; i++) {
+		next.forms |= 1u << s->targets[i]->format;
+		if ((int)s->targets[i]->level > next.level)
+			next.level = (int)s->targets[i]->level;
+	}
+	submit_set(JOB_REPLACE, s);
+	front.own = next.forms;
+	front.targets = next.count;
+	front.emptied = false;
+	atomic_store(&front.level, next.level);
+	atomic_store(&front.forms, front.own);
+}
+
+void log_renew(struct log_set *s)
+{
+	submit_set(JOB_RENEW, s);
+	atomic_store(&front.forms, front.own);
+}
+
 /* Until a target is opened again both forms are built, so that other threads' records fit whatever comes. */
 void log_close_all(void)
 {
-	atomic_store(&front.forms, 1u << LOG_TEXT | 1u << LOG_JSON);
+	front.own = 1u << LOG_TEXT | 1u << LOG_JSON;
+	atomic_store(&front.forms, front.own);
 	front.targets = 0;
 	front.emptied = true;
 	submit_order(JOB_CLOSE, 0, NULL);

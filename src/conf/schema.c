@@ -123,7 +123,7 @@ static const struct row global_rows[] = {
 	  .help = "The worker runs in this group." },
 	{ .name = "chroot", .kind = KIND_PATH, .restart = true, FIELD(struct conf_global, chroot), .def_words = "none",
 	  .help = "The worker locks itself into this directory, which should be empty. Only of use when started as root." },
-	{ .name = "log", .kind = KIND_LIST, .restart = true, ARRAY(struct conf_global, log, log_n), .sub = &logs,
+	{ .name = "log", .kind = KIND_LIST, ARRAY(struct conf_global, log, log_n), .sub = &logs,
 	  .def_words = "one target: stderr, text, info", .help = "Targets of the log." },
 	{ .name = "metrics", .kind = KIND_GROUP, .sub = &metrics, .def_words = "none", .help = "Metrics and health over HTTP." },
 	{ .name = "admin", .kind = KIND_LIST, .restart = true, ARRAY(struct conf_global, admin, admin_n), .sub = &admins, .def_words = "none",

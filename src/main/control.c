@@ -81,6 +81,13 @@ const struct control_ticket *control_ticket_of(const struct control_msg *m, cons
 	return (const struct control_ticket *)m->bytes;
 }
 
+const struct control_logs *control_logs_of(const struct control_msg *m)
+{
+	const struct control_logs *l = (const struct control_logs *)m->bytes;
+
+	return m->len == sizeof(*l) && m->fds_n == __builtin_popcount(l->logs) ? l : NULL;
+}
+
 static bool origins_good(const int32_t *origins, const struct control_load *l, size_t held)
 {
 	bool *taken = xcalloc(held + 1, sizeof(*taken));
@@ -104,7 +111,7 @@ const struct control_load *control_load_of(const struct control_msg *m, size_t h
 {
 	const struct control_load *l = (const struct control_load *)m->bytes;
 
-	if (m->len < sizeof(*l) || m->fds_n != 1 || (m->len - sizeof(*l)) % sizeof(int32_t) != 0)
+	if (m->len < sizeof(*l) || m->fds_n != 1 + __builtin_popcount(l->logs) || (m->len - sizeof(*l)) % sizeof(int32_t) != 0)
 		return NULL;
 	*origins = (const int32_t *)(m->bytes + sizeof(*l));
 	if (l->sockets != (m->len - sizeof(*l)) / sizeof(int32_t) || !origins_good(*origins, l, held))

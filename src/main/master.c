@@ -13,6 +13,7 @@
 #include "mctunnel/main/binding.h"
 #include "mctunnel/main/control.h"
 #include "mctunnel/main/daemonise.h"
+#include "mctunnel/main/logs.h"
 #include "mctunnel/main/notify.h"
 #include "mctunnel/main/pidfile.h"
 #include "mctunnel/main/privs.h"
@@ -104,6 +105,7 @@ static int run_worker(struct master *m, int control)
 					  .sockets_n = m->sockets_n,
 					  .shared = m->shared,
 					  .control = control,
+					  .debug = m->options->debug,
 					  .paths = m->options->paths,
 					  .paths_n = m->options->paths_n };
 
@@ -496,25 +498,19 @@ static int say(const char *what)
 	return -1;
 }
 
+static void say_line(void *arg, const char *line)
+{
+	fprintf(stderr, "%s\n", line);
+}
+
 static int open_logs(const struct conf *conf, const struct master_options *o)
 {
-	const struct conf_global *g = &conf->global;
-	char err[256];
-	int rc = 0;
+	struct log_set *s = logs_open(conf, NULL, o->debug, say_line, NULL);
 
-	if (g->log_n == 0 && log_open("stderr", LOG_TEXT, LOG_INFO, err, sizeof(err)) < 0)
-		rc = say(err);
-	for (size_t i = 0; i < g->log_n; i++) {
-		const struct conf_log *l = &g->log[i];
-
-		if (log_open(l->target, (enum log_format)l->format, (enum log_level)l->level, err, sizeof(err)) == 0)
-			continue;
-		fprintf(stderr, "%s:%d: [ALERT] global.log[%zu]: %s\n", l->at.file, l->at.line, i, err);
-		rc = -1;
-	}
-	if (o->debug)
-		log_set_level(LOG_DEBUG);
-	return rc;
+	if (!s)
+		return -1;
+	log_replace(s);
+	return 0;
 }
 
 static int open_signals(void)
@@ -591,6 +587,7 @@ int master_run(struct conf *conf, const struct master_options *o)
 
 	m.reload = (struct reload){ .paths = o->paths,
 				    .paths_n = o->paths_n,
+				    .debug = o->debug,
 				    .place = { &m.conf, &m.sockets, &m.sockets_n, &m.control },
 				    .in_child = become_loader,
 				    .arg = &m };

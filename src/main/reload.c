@@ -11,6 +11,7 @@
 #include "mctunnel/conf/conf.h"
 #include "mctunnel/conf/files.h"
 #include "mctunnel/conf/renew.h"
+#include "mctunnel/main/logs.h"
 #include "mctunnel/main/notify.h"
 #include "mctunnel/main/store.h"
 #include "mctunnel/main/sockets.h"
@@ -59,6 +60,8 @@ static void refuse(struct reload *r, const char *text)
 static void abandon(struct reload *r)
 {
 	binding_abandon(&r->next);
+	log_set_free(r->logs);
+	r->logs = NULL;
 	conf_put(r->conf);
 	free(r->found);
 	r->conf = NULL;
@@ -78,6 +81,9 @@ static void done(struct reload *r)
 	free(r->next.origins);
 	r->next = (struct binding_next){ .n = 0 };
 	r->conf = NULL;
+	if (r->logs)
+		log_replace(r->logs);
+	r->logs = NULL;
 	log_lines(LOG_WARNING, "reload", r->found);
 	free(r->found);
 	r->found = NULL;
@@ -107,17 +113,19 @@ static int send_all(struct reload *r, int bundle, int control)
 {
 	struct control_load l = { .ticket = r->ticket, .sockets = (uint32_t)r->next.n, .fresh = (uint32_t)r->next.fresh };
 	size_t origins = r->next.n * sizeof(*r->next.origins), size = sizeof(l) + origins;
+	int fds[CONTROL_FDS] = { bundle }, n = 0, rc;
 	uint8_t *bytes;
-	int rc;
 
 	if (size > CONTROL_MAX) {
 		errno = EMSGSIZE;
 		return -1;
 	}
+	if (r->logs)
+		l.logs = logs_fds(r->logs, fds + 1, &n);
 	bytes = xmalloc(size);
 	memcpy(bytes, &l, sizeof(l));
 	memcpy(bytes + sizeof(l), r->next.origins, origins);
-	rc = control_send(control, CONTROL_LOAD, bytes, size, &bundle, 1);
+	rc = control_send(control, CONTROL_LOAD, bytes, size, fds, 1 + n);
 	free(bytes);
 	return rc == 0 ? send_fresh(r, control) : -1;
 }
@@ -170,6 +178,16 @@ static struct conf *unpack(int bundle)
 	return files ? conf_load_files(files, ignore_finding, NULL) : NULL;
 }
 
+static int take_logs(struct reload *r, struct text *why)
+{
+	const struct conf *old = *r->place.conf;
+
+	if (logs_same(r->conf, old))
+		return 0;
+	r->logs = logs_open(r->conf, old, r->debug, add_line, why);
+	return r->logs ? 0 : -1;
+}
+
 static void take(struct reload *r, int bundle)
 {
 	const struct conf *old = *r->place.conf;
@@ -184,7 +202,7 @@ static void take(struct reload *r, int bundle)
 		return;
 	}
 	conf_keep(r->conf, old, ignore_key, NULL); /* the worker does the same, and says so */
-	if (binding_renew(&held, r->conf, &r->next, add_line, &why) < 0) {
+	if (take_logs(r, &why) < 0 || binding_renew(&held, r->conf, &r->next, add_line, &why) < 0) {
 		abandon(r);
 		refuse(r, why.bytes);
 		return;
@@ -213,11 +231,23 @@ bool reload_reap(struct reload *r, int pid, int status)
 
 /* ---- what is asked and answered ---- */
 
+/* The files may have been rotated. The worker cannot open them itself where it lacks the rights. */
+static void renew_logs(struct reload *r)
+{
+	struct log_set *s = logs_again(*r->place.conf);
+	int fds[CONTROL_FDS], n;
+	struct control_logs l = { logs_fds(s, fds, &n) };
+
+	if (*r->place.control >= 0 && n > 0 && control_send(*r->place.control, CONTROL_LOGS, &l, sizeof(l), fds, n) < 0)
+		log_error("cannot give the worker its log files anew: %s", strerror(errno));
+	log_renew(s);
+}
+
 static void begin(struct reload *r)
 {
 	r->ticket = r->asked;
 	notify_send("RELOADING=1\nMONOTONIC_USEC=%llu", (unsigned long long)clock_ms() * 1000);
-	log_reopen();
+	renew_logs(r);
 	log_notice("reload: reading the configuration");
 	if (loader_start(&r->loader, r->paths, r->paths_n, r->in_child, r->arg) < 0) {
 		refuse(r, "[ALERT] no process can be started to read the configuration");

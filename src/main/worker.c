@@ -28,6 +28,7 @@
 #include "mctunnel/event/thread.h"
 #include "mctunnel/main/binding.h"
 #include "mctunnel/main/control.h"
+#include "mctunnel/main/logs.h"
 #include "mctunnel/main/privs.h"
 #include "mctunnel/main/regime.h"
 #include "mctunnel/main/sockets.h"
@@ -57,6 +58,7 @@ enum phase { STARTING, SERVING, DRAINING, STOPPING };
 
 struct change { /* a reload under way */
 	struct regime next; /* owned; conf NULL: none */
+	struct log_set *logs; /* owned; NULL: as before */
 	int32_t *origins;   /* owned: of next.sockets among those of now */
 	uint32_t ticket, missing; /* fresh sockets that have not come yet */
 	struct frontend_socket *listeners; /* owned, while threads change over */
@@ -257,6 +259,7 @@ static void forget_change(void)
 {
 	struct change *c = &me.change;
 	regime_free(&c->next);
+	log_set_free(c->logs);
 	free(c->origins);
 	free(c->listeners);
 	free(c->hub_sockets);
@@ -371,7 +374,9 @@ static void changed(void)
 	limit_memory();
 	if (more && privs_raise_files(me.conf, err, sizeof err) < 0)
 		note("%s\n", err);
-	log_reopen();
+	if (c->logs)
+		log_replace(c->logs);
+	c->logs = NULL;
 	log_notice("reload done in %llu ms: %zu listeners, %zu tunnels, %zu services", (unsigned long long)(clock_ms() - c->began_ms),
 		   me.conf->listeners_n, me.conf->tunnels_n, me.conf->agent.services_n);
 	log_lines(LOG_WARNING, "reload", c->notes);
@@ -427,6 +432,28 @@ static void begin_change(uint32_t ticket)
 	me.change = (struct change){.ticket = ticket, .began_ms = clock_ms()};
 }
 
+/* Even when they are not to be used: their descriptors are ours. By now every thread builds records also as the new targets
+ * want them, and all have turned before these come into force, so none is lost. */
+static void take_logs(const struct conf *conf, uint32_t logs, const int *fds)
+{
+	const struct conf *c = conf ? conf : me.conf;
+	struct log_set *s = logs_take(c, me.args->debug, logs, fds);
+	BUG_ON(!s); /* the master has opened them */
+	if (logs_same(c, me.conf))
+		log_set_free(s);
+	else
+		me.change.logs = s;
+}
+
+static void on_logs(const struct control_msg *m)
+{
+	const struct control_logs *l = control_logs_of(m);
+	BUG_ON(!l);
+	struct log_set *s = logs_take(me.conf, false, l->logs, m->fds);
+	BUG_ON(!s);
+	log_renew(s);
+}
+
 static void on_load(const struct control_msg *m)
 {
 	const int32_t *origins;
@@ -435,6 +462,7 @@ static void on_load(const struct control_msg *m)
 	begin_change(l->ticket);
 	struct conf *conf = unpack(m->fds[0]);
 	close(m->fds[0]);
+	take_logs(conf, l->logs, m->fds + 1);
 	if (!conf) {
 		refuse_change("what was read cannot be used here");
 		return;
@@ -512,19 +540,28 @@ static int bind_alone(struct conf *conf)
 	return 0;
 }
 
+static int open_logs_alone(const struct conf *conf)
+{
+	if (logs_same(conf, me.conf))
+		return 0;
+	me.change.logs = logs_open(conf, me.conf, me.args->debug, add_failure, NULL);
+	return me.change.logs ? 0 : -1;
+}
+
 static void reload_alone(uint32_t ticket)
 {
 	if (me.before.conf) { /* one is about to be done, and has read the files just now */
 		me.change.ticket = ticket ? ticket : me.change.ticket;
 		return;
 	}
+	log_reopen();
 	begin_change(ticket);
 	struct conf *conf = load_alone();
 	if (conf && prepare_change(conf) != 0) {
 		conf_put(conf);
 		return;
 	}
-	if (conf && bind_alone(conf) == 0)
+	if (conf && open_logs_alone(conf) == 0 && bind_alone(conf) == 0)
 		change_over();
 	else
 		refuse_change(me.change.notes);
@@ -566,6 +603,7 @@ static void on_control(struct watch *w, unsigned events)
 		case CONTROL_LOAD: on_load(&m); break;
 		case CONTROL_SOCKETS: on_sockets(&m); break;
 		case CONTROL_REFUSED: on_refused(&m); break;
+		case CONTROL_LOGS: on_logs(&m); break;
 		}
 	}
 	if (n == 0) {

@@ -20,6 +20,21 @@ int log_open(const char *target, enum log_format format, enum log_level level, c
     __attribute__((warn_unused_result));
 void log_close_all(void);
 
+/* Targets that are open, but not in force. Making a set takes nothing from those that are. */
+#define LOG_OPEN (-1) /* open it now */
+#define LOG_KEEP (-2) /* the descriptor that the target of the same name has when the set comes into force */
+struct log_set;
+struct log_set *log_set_new(bool follow); /* follow: also where a file's path is a symbolic link */
+/* fd: LOG_OPEN, LOG_KEEP, or of that target, opened by somebody else: the set's from now on, also when it fails. */
+int log_set_add(struct log_set *s, const char *target, enum log_format format, enum log_level level, int fd, char *err, size_t errsize)
+    __attribute__((warn_unused_result));
+int log_set_fd(const struct log_set *s, int i); /* borrowed; -1: out of range, a stream, or kept */
+void log_set_free(struct log_set *s);
+
+/* Both take the set. Records that end before go to the targets as they were, all later ones to the new. */
+void log_replace(struct log_set *s); /* these, instead of all that are in force */
+void log_renew(struct log_set *s);   /* its descriptors, for targets of the same name that are in force */
+
 int log_start(void) __attribute__((warn_unused_result)); /* starts the writing thread of this process */
 void log_stop(void);                                     /* writes what is queued (at most 1 s), ends the thread */
 void log_reopen(void);                                   /* files, after rotation; one that cannot be opened stays as it is */

@@ -19,9 +19,11 @@ enum control {
 	CONTROL_SOFT_STOP = 'S',
 	CONTROL_STOP = 'T',
 	/* master to worker */
-	CONTROL_LOAD = 'L',    /* struct control_load, then an int32_t for each socket: the place in the list of before, or -1: fresh; fd: the bundle */
+	/* struct control_load, then an int32_t for each socket: the place in the list of before, or -1: fresh; fds: the bundle, then the log's */
+	CONTROL_LOAD = 'L',
 	CONTROL_SOCKETS = 'F', /* fds: more of the fresh ones, in order */
 	CONTROL_REFUSED = 'N', /* struct control_ticket; why, as text */
+	CONTROL_LOGS = 'O',    /* struct control_logs; fds: of targets of the log in force, opened anew */
 };
 
 struct control_ticket { /* who asked up to this number is meant */
@@ -30,6 +32,11 @@ struct control_ticket { /* who asked up to this number is meant */
 
 struct control_load {
 	uint32_t ticket, sockets, fresh;
+	uint32_t logs; /* as below, of the new configuration; 0 when its log is as before */
+};
+
+struct control_logs {
+	uint32_t logs; /* a bit for each element of global.log whose descriptor is sent along, in their order */
 };
 
 struct control_msg {
@@ -52,6 +59,7 @@ int control_recv(int fd, struct control_msg *m, bool with_fds) __attribute__((wa
 
 /* The parts of a message; NULL when it is too short for them. */
 const struct control_ticket *control_ticket_of(const struct control_msg *m, const char **text);
+const struct control_logs *control_logs_of(const struct control_msg *m); /* there are as many descriptors as bits */
 /* Also checks that the list of origins is whole and that exactly `fresh` of them are -1, the others below held and none twice. */
 const struct control_load *control_load_of(const struct control_msg *m, size_t held, const int32_t **origins);
 

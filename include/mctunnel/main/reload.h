@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 struct conf;
+struct log_set;
 struct worker_socket;
 
 struct reload_place { /* the master's own, changed when a reload is done */
@@ -25,6 +26,7 @@ enum reload_state { RELOAD_NONE, RELOAD_READING, RELOAD_CHANGING };
 struct reload {
 	const char *const *paths; /* borrowed: of -f */
 	size_t paths_n;
+	bool debug;               /* -d: every target of the log at level debug */
 	struct reload_place place;
 	void (*in_child)(void *arg);
 	void *arg;
@@ -34,6 +36,7 @@ struct reload {
 	struct loader loader;
 	struct conf *conf;        /* owned while CHANGING */
 	struct binding_next next; /* owned while CHANGING */
+	struct log_set *logs;     /* owned while CHANGING; NULL: as before */
 	char *found;              /* owned while CHANGING: warnings */
 };
 

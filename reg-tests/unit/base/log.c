@@ -428,6 +428,111 @@ static void targets_may_change_while_running(void **state)
 	assert_int_equal(count_of("\"level\":\"debug\",\"event\":\"message\",\"text\":\"as json\"}\n"), 1);
 }
 
+static struct log_set *set_of(const char *target, enum log_format format, enum log_level level, int fd)
+{
+	struct log_set *s = log_set_new(false);
+	char err[200];
+
+	assert_int_equal(log_set_add(s, target, format, level, fd, err, sizeof(err)), 0);
+	return s;
+}
+
+/* A record begun under the old targets and ended under the new, in another form, is whole there. */
+static void targets_are_replaced_without_a_loss(void **state)
+{
+	int64_t dropped = stat_sum(STAT_LOG_DROPPED);
+	char second[100];
+	struct log_rec before, between;
+
+	snprintf(second, sizeof(second), "%s.2", path);
+	open_target(path, LOG_TEXT, LOG_INFO);
+	assert_int_equal(log_start(), 0);
+	struct log_set *s = set_of(second, LOG_JSON, LOG_DEBUG, LOG_OPEN);
+	log_begin(&before, LOG_INFO, "before");
+	log_begin(&between, LOG_INFO, "between");
+	log_end(&before);
+	log_debug("not yet");
+	log_replace(s);
+	log_end(&between);
+	log_debug("after");
+	log_stop();
+	slurp(path);
+	assert_int_equal(count_of("\n"), 1);
+	assert_int_equal(count_of(" info before\n"), 1);
+	slurp(second);
+	assert_int_equal(count_of("\n"), 2);
+	assert_int_equal(count_of("\"event\":\"between\"}\n") + count_of("\"text\":\"after\"}\n"), 2);
+	assert_int_equal(stat_sum(STAT_LOG_DROPPED), dropped);
+	unlink(second);
+}
+
+static void a_set_that_is_given_up_changes_nothing(void **state)
+{
+	struct log_rec r;
+	char err[200];
+
+	open_target(path, LOG_TEXT, LOG_INFO);
+	struct log_set *s = set_of("/dev/null", LOG_JSON, LOG_DEBUG, LOG_OPEN);
+	assert_int_equal(log_set_add(s, "/nowhere/log", LOG_TEXT, LOG_INFO, LOG_OPEN, err, sizeof(err)), -1);
+	log_set_free(s);
+	log_begin(&r, LOG_INFO, "still");
+	log_end(&r);
+	assert_int_equal(r.json_len, 0);
+	assert_false(log_wants(LOG_DEBUG));
+	slurp(path);
+	assert_int_equal(count_of(" still\n"), 1);
+}
+
+/* Twice the same file, that cannot be opened any more. */
+static void a_kept_target_goes_on(void **state)
+{
+	char old[100], err[200];
+
+	snprintf(old, sizeof(old), "%s.1", path);
+	open_target(path, LOG_TEXT, LOG_INFO);
+	assert_int_equal(rename(path, old), 0);
+	struct log_set *s = set_of(path, LOG_JSON, LOG_INFO, LOG_KEEP);
+	assert_int_equal(log_set_add(s, path, LOG_TEXT, LOG_INFO, LOG_KEEP, err, sizeof(err)), 0);
+	log_replace(s);
+	log_info("kept");
+	assert_int_equal(access(path, F_OK), -1);
+	slurp(old);
+	assert_int_equal(count_of("kept"), 2);
+	unlink(old);
+}
+
+static void descriptors_are_renewed(void **state)
+{
+	char old[100];
+
+	snprintf(old, sizeof(old), "%s.1", path);
+	open_target(path, LOG_TEXT, LOG_INFO);
+	log_set_level(LOG_DEBUG);
+	assert_int_equal(log_start(), 0);
+	log_debug("first");
+	assert_int_equal(rename(path, old), 0);
+	log_renew(set_of(path, LOG_JSON, LOG_INFO, open(path, O_WRONLY | O_CREAT | O_APPEND, 0600)));
+	log_debug("second");
+	log_stop();
+	slurp(old);
+	assert_int_equal(count_of("debug first\n"), 1);
+	slurp(path);
+	assert_int_equal(count_of("debug second\n"), 1);
+	unlink(old);
+}
+
+static void links_are_not_followed_later(void **state)
+{
+	struct log_set *s = log_set_new(false);
+	char err[200];
+
+	assert_int_equal(symlink("/dev/null", path), 0);
+	assert_int_equal(log_set_add(s, path, LOG_TEXT, LOG_INFO, LOG_OPEN, err, sizeof(err)), -1);
+	assert_non_null(strstr(err, "a symbolic link"));
+	log_set_free(s);
+	open_target(path, LOG_TEXT, LOG_INFO);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, start, end)
 
 int main(void)
@@ -448,6 +553,11 @@ int main(void)
 		TEST(syslog_over_udp),
 		TEST(a_child_starts_its_own),
 		TEST(targets_may_change_while_running),
+		TEST(targets_are_replaced_without_a_loss),
+		TEST(a_set_that_is_given_up_changes_nothing),
+		TEST(a_kept_target_goes_on),
+		TEST(descriptors_are_renewed),
+		TEST(links_are_not_followed_later),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

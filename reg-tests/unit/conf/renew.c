@@ -87,21 +87,20 @@ static void numbers_and_names(void **state)
 
 static void lists(void **state)
 {
-	struct conf *a = load("", "log = ( { target = \"stderr\"; level = \"debug\"; } ); admin = ( { bind = \"unix:/tmp/a\"; } );");
+	struct conf *a = load("", "admin = ( { bind = \"unix:/tmp/a\"; } );");
 	struct conf *b = load("", "log = ( { target = \"stderr\"; }, { target = \"stdout\"; } );");
 	struct conf *c = load("", "admin = ( { bind = \"unix:/tmp/a\"; }, { bind = \"unix:/tmp/b\"; } );");
 
 	keep_in(b, a);
-	assert_string_equal(noted, "global.log global.admin ");
-	assert_int_equal(b->global.log_n, 1);
+	assert_string_equal(noted, "global.admin ");
+	assert_int_equal(b->global.log_n, 2);
 	assert_int_equal(b->global.admin_n, 1);
 	keep_in(c, b);
-	assert_string_equal(noted, "global.log global.admin ");
+	assert_string_equal(noted, "global.admin ");
 	conf_put(a);
 	conf_put(b);
 	assert_string_equal(c->global.admin[0].bind.text, "unix:/tmp/a");
 	assert_int_equal(c->global.admin_n, 1);
-	assert_string_equal(c->global.log[0].target, "stderr");
 	conf_put(c);
 }
 

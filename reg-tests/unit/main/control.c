@@ -140,6 +140,11 @@ static void lists_of_sockets(void **state)
 	got.fds_n = 0;
 	assert_null(control_load_of(&got, 2, &out));
 	got.fds_n = 1;
+	((struct control_load *)got.bytes)->logs = 5;
+	assert_null(control_load_of(&got, 2, &out));
+	got.fds_n = 3;
+	assert_non_null(control_load_of(&got, 2, &out));
+	got.fds_n = 1;
 	got.len = sizeof(struct control_load) - 1;
 	assert_null(control_load_of(&got, 2, &out));
 	got.len = sizeof(struct control_load) + 3;
