@@ -87,6 +87,7 @@ def test_address_space(run):
     reasons = sorted({r["reason"] for r in p.hub.log("session")})
     say("%d clients, 2 MiB left: of %d times /metrics answered %d, the admin socket %d; sessions ended with %s" %
         (len(held), ROUNDS, metrics, admin, reasons))
+    equal((metrics, admin), (ROUNDS, ROUNDS), "answers of /metrics and of the admin socket")
     resource.prlimit(worker, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     for s in held:
         s.close()

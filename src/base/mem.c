@@ -9,9 +9,11 @@
 
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
@@ -22,6 +24,7 @@
 #define KEEP_BYTES (8u << 20)
 #endif
 #define KEEP_OBJECTS 4096
+#define BALLAST_BYTES (2u << 20)
 
 enum { IN_USE = 0x4d43, PUT = 0x7075, FREE = 0x6672 };
 
@@ -76,6 +79,41 @@ static bool admit(struct kind *k)
 	return limit == 0 || before < limit;
 }
 
+/* The ballast: dropped when the system refuses memory, so that admin socket and metrics have some, and taken up again when there is
+ * enough. Never touched, so that it is address space only. */
+static _Atomic(void *) ballast; /* owned */
+static atomic_bool without;
+
+static void drop_ballast(void)
+{
+	void *p = atomic_exchange(&ballast, NULL);
+
+	atomic_store(&without, true);
+	if (p)
+		munmap(p, BALLAST_BYTES);
+}
+
+/* Not by malloc, which would keep it for one of its arenas. Something must be left when it is there: twice as much is asked for. */
+void mem_ballast(void)
+{
+	void *none = NULL, *p;
+
+	if (atomic_load(&ballast))
+		return;
+	p = mmap(NULL, 2 * BALLAST_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (p == MAP_FAILED)
+		return;
+	munmap((char *)p + BALLAST_BYTES, BALLAST_BYTES);
+	if (!atomic_compare_exchange_strong(&ballast, &none, p))
+		munmap(p, BALLAST_BYTES);
+	atomic_store(&without, false);
+}
+
+bool mem_short(void)
+{
+	return atomic_load_explicit(&without, memory_order_relaxed);
+}
+
 static void *refuse(struct kind *k)
 {
 	atomic_fetch_sub_explicit(&k->used, 1, memory_order_relaxed);
@@ -83,18 +121,20 @@ static void *refuse(struct kind *k)
 	return NULL;
 }
 
-static bool wants_zeroes(enum mem_kind kind)
+static bool is_data(enum mem_kind kind)
 {
-	return kind != MEM_CHUNK && kind != MEM_MORSEL;
+	return kind == MEM_CHUNK || kind == MEM_MORSEL;
 }
 
 static struct head *from_system(enum mem_kind kind, size_t size)
 {
 	size_t all = sizeof(struct head) + size;
-	struct head *h = wants_zeroes(kind) ? calloc(1, all) : malloc(all);
+	struct head *h = !is_data(kind) ? calloc(1, all) : malloc(all);
 
-	if (!h)
+	if (!h) {
+		drop_ballast();
 		return NULL;
+	}
 	h->size = (uint32_t)size;
 	h->kind = (uint16_t)kind;
 	return h;
@@ -109,7 +149,7 @@ static struct head *from_kept(enum mem_kind kind)
 	BUG_ON(h->state != FREE || h->kind != kind);
 	pool.kept[kind].free = h->next;
 	pool.kept[kind].count--;
-	if (wants_zeroes(kind))
+	if (!is_data(kind))
 		memset(h + 1, 0, h->size);
 	return h;
 }
@@ -123,7 +163,9 @@ void *mem_get(enum mem_kind kind, size_t size)
 	if (!admit(k))
 		return refuse(k);
 	h = from_kept(kind);
-	if (!h)
+	if (!h && is_data(kind) && mem_short())
+		mem_ballast();
+	if (!h && !(is_data(kind) && mem_short()))
 		h = from_system(kind, size);
 	if (!h)
 		return refuse(k);

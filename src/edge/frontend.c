@@ -825,6 +825,12 @@ static bool accept_one(struct door *d)
 		door_breathe(d, EMFILE);
 		return false;
 	}
+	if (mem_short())
+		mem_ballast();
+	if (mem_short()) {
+		door_breathe(d, ENOMEM);
+		return false;
+	}
 	if (!admit(d))
 		return false;
 	fd = sock_accept(d->fd, &peer, &local);

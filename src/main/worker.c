@@ -800,6 +800,7 @@ static void limit_memory(void)
 {
 	mem_limit(MEM_CHUNK, me.conf->global.memory / 4 * 3 / CHUNK_BYTES);
 	mem_limit(MEM_MORSEL, me.conf->global.memory / 4 / MORSEL_BYTES);
+	mem_ballast();
 }
 
 static void begin_regime(void)

@@ -33,6 +33,11 @@ void *mem_get(enum mem_kind kind, size_t size) __attribute__((warn_unused_result
 /* Gives back; NULL is allowed. The content may be read until the end of the turn, under ASan not. */
 void mem_put(enum mem_kind kind, void *obj);
 
+/* Keeps some memory aside, or again does. When the system refuses memory it is given up, and then data gets none (mem_get gives NULL). */
+void mem_ballast(void);
+/* It is given up: take nothing new in, and call mem_ballast() now and then. */
+bool mem_short(void);
+
 /* Called by the loop at the end of each turn: what was put may now be reused. */
 void mem_reclaim(void);
 

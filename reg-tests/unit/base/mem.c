@@ -255,6 +255,29 @@ static void test_malloc_family(void **state)
 	free(xcalloc(0, 5));
 }
 
+/* No memory at all for a moment; sanitizers do not survive that. */
+static void test_refusal_drops_the_ballast(void **state)
+{
+	struct rlimit none = { .rlim_cur = 0, .rlim_max = RLIM_INFINITY }, before;
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+	skip();
+#endif
+	mem_ballast();
+	assert_false(mem_short());
+	assert_int_equal(getrlimit(RLIMIT_AS, &before), 0);
+	none.rlim_max = before.rlim_max;
+	assert_int_equal(setrlimit(RLIMIT_AS, &none), 0);
+	void *p = mem_get(MEM_OTHER, 1u << 30);
+	mem_ballast();
+	bool was_short = mem_short();
+	assert_int_equal(setrlimit(RLIMIT_AS, &before), 0);
+	assert_null(p);
+	assert_true(was_short);
+	mem_ballast();
+	assert_false(mem_short());
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -267,6 +290,7 @@ int main(void)
 		cmocka_unit_test(test_limit_holds_for_all_threads),
 		cmocka_unit_test(test_misuse_is_a_bug),
 		cmocka_unit_test(test_malloc_family),
+		cmocka_unit_test(test_refusal_drops_the_ballast),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
