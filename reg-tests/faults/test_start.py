@@ -107,5 +107,17 @@ def test_admin_socket_stale_or_not_ours(run):
     check(not os.path.exists(run.path("elsewhere")), "it has followed a symbolic link")
 
 
+def test_empty_chroot(run):
+    """Nothing is needed there: no /dev/urandom, no file. (The leak checker of a build with it needs /proc.)"""
+    if os.geteuid() != 0:
+        raise harness.Skipped("only root may lock itself in")
+    empty = run.path("empty")
+    os.mkdir(empty)
+    p = scene.pair(run, {"echo": tcp.Server(run, tcp.echo).target}, settings={"chroot": empty}, program=scene.release_binary())
+    equal([os.path.realpath("/proc/%d/root" % x.worker()) for x in (p.hub, p.agent)], [empty, empty], "roots")
+    for _ in range(3):
+        tcp.ask(p.listen["echo"])
+
+
 if __name__ == "__main__":
     harness.main(globals(), threads=(2,))
