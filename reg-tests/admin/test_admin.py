@@ -552,7 +552,7 @@ def test_top(run):
     until("sessions: 0", b"/nothing like it\n")
     until("sessions: 1", b"/\n")
     until("listeners: 1", b"l")
-    until("by total", b">>")
+    until("by total", b">>>")
     until("services: 1", b"s")
     until("\033[?1049l", b"q")
     equal(p.wait(10), 0, "exit status of top")
