@@ -11,14 +11,6 @@ import tcp
 from harness import check, say
 
 
-def refused(address):
-    try:
-        tcp.reset(tcp.open_socket(address))
-        return False
-    except ConnectionRefusedError:
-        return True
-
-
 def test_a_worker_that_never_gets_ready(run):
     """Deaths within the first second: back-off, and after ten in a row the master gives up, closes the sockets and fails."""
     p = scene.pair(run, {"echo": tcp.Server(run, tcp.echo).target})
@@ -30,7 +22,7 @@ def test_a_worker_that_never_gets_ready(run):
         os.kill(old, signal.SIGKILL)
     p.hub.ended(1)
     say("gave up after %.1f s" % (time.monotonic() - began))
-    check(refused(p.listen["echo"]), "the sockets are still open")
+    check(tcp.refused(p.listen["echo"]), "the sockets are still open")
 
 
 if __name__ == "__main__":

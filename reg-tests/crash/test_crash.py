@@ -94,23 +94,13 @@ def test_master_killed(run):
     p.hub.abandon()
     os.kill(p.hub.master(), signal.SIGKILL)
     p.hub.popen.wait()
-    harness.wait_until(lambda: refused(p.listen["echo"]), "new clients to be refused", 10)
-    check(refused(p.hub.address), "the agents' address is still open")
-    check(refused(p.hub.metrics_address), "the metrics address is still open: nobody could start anew there")
+    harness.wait_until(lambda: tcp.refused(p.listen["echo"]), "new clients to be refused", 10)
+    check(tcp.refused(p.hub.address), "the agents' address is still open")
+    check(tcp.refused(p.hub.metrics_address), "the metrics address is still open: nobody could start anew there")
     chatter.go_on(20)
     check(proc.alive(worker), "the worker went too early")
     chatter.stop()
     check(proc.wait_gone(worker, 5), "the worker stays on, although its last session has ended")
-
-
-def refused(address):
-    try:
-        tcp.reset(tcp.open_socket(address))
-        return False
-    except ConnectionRefusedError:
-        return True
-    except ConnectionResetError:
-        return False
 
 
 def test_hung_worker_is_replaced(run):

@@ -43,7 +43,7 @@ def drains(run, alone):
     chatter = tcp.Chatter(hub.listen["echo"])
     chatter.go_on()
     os.kill(first, signal.SIGTERM)
-    harness.wait_until(lambda: refused(hub.listen["echo"]), "new clients to be refused")
+    harness.wait_until(lambda: tcp.refused(hub.listen["echo"]), "new clients to be refused")
     equal(hub.get("/readyz")[0], 503, "readiness while draining")
     chatter.go_on(10)
     chatter.stop()
@@ -80,7 +80,7 @@ def test_second_term_ends_at_once(run):
     s.sendall(b"x")
     equal(tcp.recv_exactly(s, 1), b"x")
     os.kill(first, signal.SIGTERM)
-    harness.wait_until(lambda: refused(hub.listen["echo"]), "new clients to be refused")
+    harness.wait_until(lambda: tcp.refused(hub.listen["echo"]), "new clients to be refused")
     began = time.monotonic()
     os.kill(first, signal.SIGTERM)
     tcp.expect_reset(s, "client")
@@ -108,16 +108,6 @@ def everybody(parent):
         if fields and int(fields[1]) == parent:
             found.append((int(name), fields))
     return found
-
-
-def refused(address):
-    try:
-        tcp.reset(tcp.open_socket(address))
-        return False
-    except ConnectionRefusedError:
-        return True
-    except OSError:
-        return False
 
 
 if __name__ == "__main__":

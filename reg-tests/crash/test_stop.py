@@ -55,7 +55,7 @@ def test_soft_stop_lets_sessions_end(run):
     p, _ = start(run, {"hard_stop_after": "40s"})
     chatter = tcp.Chatter(p.listen["echo"])
     p.hub.send(signal.SIGUSR1)
-    harness.wait_until(lambda: refused(p.listen["echo"]), "new clients to be refused")
+    harness.wait_until(lambda: tcp.refused(p.listen["echo"]), "new clients to be refused")
     chatter.go_on(20)
     chatter.stop()
     began = time.monotonic()
@@ -99,16 +99,6 @@ def test_agents_soft_stop(run):
     held.shutdown(1)
     equal(lines.read(), b"", "its end")
     agents[first].ended(0)
-
-
-def refused(address):
-    try:
-        tcp.reset(tcp.open_socket(address))
-        return False
-    except ConnectionRefusedError:
-        return True
-    except OSError:
-        return False
 
 
 if __name__ == "__main__":

@@ -51,6 +51,17 @@ def text(address):
     return "unix:" + address if isinstance(address, str) else "%s:%d" % address
 
 
+def refused(address):
+    """Nobody listens there (any more)."""
+    try:
+        reset(open_socket(address))
+        return False
+    except ConnectionRefusedError:
+        return True
+    except ConnectionResetError:
+        return False
+
+
 def expect_reset(s, what, timeout=harness.PATIENCE):
     """Whatever comes before it is thrown away; a clean end of file is a failure."""
     s.settimeout(timeout)

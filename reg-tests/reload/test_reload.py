@@ -77,14 +77,6 @@ def listener(run, name, route, **more):
     return address, dict({"name": name, "bind": tcp.text(address), "mode": "tcp", "route": route}, **more)
 
 
-def refused(address):
-    try:
-        tcp.reset(tcp.open_socket(address))
-        return False
-    except ConnectionRefusedError:
-        return True
-
-
 # ---- a hub ----
 
 def test_listeners_come_and_go(run):
@@ -100,7 +92,7 @@ def test_listeners_come_and_go(run):
     chatter.go_on(5)
     moved, row = listener(run, "renamed", "site-a/other")
     reload(p.hub, lambda c: c.update(listeners=(row,)))
-    check(refused(same) and refused(address) and refused(p.listen["other"]), "a removed port is not closed")
+    check(tcp.refused(same) and tcp.refused(address) and tcp.refused(p.listen["other"]), "a removed port is not closed")
     equal(tcp.ask_name(moved), "other", "the moved listener")
     chatter.go_on(5)
     chatter.stop()
@@ -194,13 +186,13 @@ def test_hub_port_and_metrics_move(run):
         c["hub"]["bind"] += (dict(c["hub"]["bind"][0], address=tcp.text(second)),)
         c["global"]["metrics"] = {"bind": tcp.text(p.hub.metrics_address)}
     reload(p.hub, change)
-    check(refused(old_metrics), "the old address of the metrics still answers")
+    check(tcp.refused(old_metrics), "the old address of the metrics still answers")
     equal(p.hub.metric("mctunnel_links"), 2, "links")
     reload(p.agent, lambda c: c["agent"].update(hubs=[tcp.text(second)]))
     p.agent.wait_metric("mctunnel_links", 3)  # the old one that carries the session, two new ones
     chatter.go_on(3)
     reload(p.hub, lambda c: c["hub"].update(bind=c["hub"]["bind"][1:]))
-    check(refused(p.hub.address), "the first port for agents is not closed")
+    check(tcp.refused(p.hub.address), "the first port for agents is not closed")
     chatter.go_on(3)
     tcp.ask(p.listen["web"])
     chatter.stop()
@@ -227,7 +219,7 @@ def test_bad_changes_nothing(run):
         bad = dict(listener(run, "taken", "site-a/web")[1], bind=tcp.text(taken.getsockname()))
         answer = reload(p.hub, lambda c: c.update(listeners=c["listeners"] + (row, bad)), good=False)
         check(p.hub.config_path + ":" in answer and "Address already in use" in answer, answer)
-    check(refused(fresh), "half of a refused configuration is in force")
+    check(tcp.refused(fresh), "half of a refused configuration is in force")
     answer = reload(p.hub, lambda c: c.pop("hub"), good=False)
     write(p.hub, p.hub.config)
     os.unlink(p.hub.config_path)
@@ -330,7 +322,7 @@ def test_killed_worker_keeps_the_last_good(run):
     tcp.ask(p.listen["web"])
     write(p.hub, dict(p.hub.config, listeners=p.hub.config["listeners"][:1]))
     check(command(run, "hub", "reload").startswith("Reloaded."), "no reload after the restart")
-    check(refused(address), "a removed port is not closed")
+    check(tcp.refused(address), "a removed port is not closed")
 
 
 def test_storm(run):
@@ -343,7 +335,7 @@ def test_storm(run):
         if i == 250:
             changed(p.hub, lambda c: c.update(listeners=c["listeners"] + (row,)))
     p.hub.send(signal.SIGHUP)
-    harness.wait_until(lambda: not refused(address), "the last configuration")
+    harness.wait_until(lambda: not tcp.refused(address), "the last configuration")
     check(command(run, "hub", "reload").startswith("Reloaded."), "no reload after the storm")
     chatter.go_on(3)
     chatter.stop()
@@ -361,10 +353,10 @@ def test_without_master(run):
     hub.start().wait_ready()
     address, row = listener(run, "more", "site-a/web")
     reload(hub, lambda c: c.update(listeners=c["listeners"] + (row,)))
-    check(not refused(address), "the added listener")
+    check(not tcp.refused(address), "the added listener")
     changed(hub, lambda c: c.update(listeners=c["listeners"][:1]))
     hub.send(signal.SIGHUP)
-    harness.wait_until(lambda: refused(address), "the listener to go")
+    harness.wait_until(lambda: tcp.refused(address), "the listener to go")
     answer = reload(hub, lambda c: c.update(nonsense=1), good=False)
     check(hub.config_path + ":" in answer, answer)
 

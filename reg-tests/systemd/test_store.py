@@ -190,7 +190,7 @@ def test_listener_that_is_gone_is_closed(run):
     start(systemd, hub)
     hub.wait_links(2)
     for address in (gone, old):
-        check(refused(address), "somebody still listens at", address)
+        check(tcp.refused(address), "somebody still listens at", address)
     for address in (new, hub.listen["stays"]):
         tcp.ask(address)
     equal(sorted(systemd.stored), ["hub.0", "listener.moved.0", "listener.stays.0", "metrics"], "what is stored")
@@ -226,20 +226,10 @@ def test_drain_gives_them_up(run):
     equal(tcp.recv_exactly(held, 1), b"x")
     hub.send(signal.SIGUSR1)
     harness.wait_until(lambda: not systemd.stored, "systemd to be told")
-    harness.wait_until(lambda: refused(hub.listen["echo"]), "new clients to be refused")
+    harness.wait_until(lambda: tcp.refused(hub.listen["echo"]), "new clients to be refused")
     held.close()
     s.close()
     hub.ended(0)
-
-
-def refused(address):
-    try:
-        tcp.reset(tcp.open_socket(address))
-        return False
-    except ConnectionRefusedError:
-        return True
-    except OSError:
-        return False
 
 
 if __name__ == "__main__":
