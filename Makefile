@@ -20,7 +20,7 @@ PKG_CONFIG ?= pkg-config
 FLAVOUR ?= release
 BUILD ?= build/$(FLAVOUR)
 
-PACKAGES := openssl libconfig libnghttp2 jansson libcares
+PACKAGES := openssl libconfig libnghttp2 jansson libcares lua5.4 libpcre2-8 libcrypt
 WARN := -Wall -Wextra -Wmissing-prototypes -Wstrict-prototypes -Wshadow -Wvla -Wpointer-arith -Wno-unused-parameter
 HARDEN := -fPIE -fstack-protector-strong -fstack-clash-protection -D_FORTIFY_SOURCE=2
 CFLAGS ?= -O2 -g

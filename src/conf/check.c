@@ -252,6 +252,8 @@ static void check_listeners(struct check *k)
 	for (size_t i = 0; i < k->conf->listeners_n; i++) {
 		struct conf_listener *l = &k->conf->listeners[i];
 		check_unique(k, names, &l->name, l);
+		if (l->route_n == 0 && l->rules_n == 0)
+			alert_on(k->findings, &l->at, NULL, "neither 'route' nor 'rules': there is no way for clients");
 		for (size_t j = 0; j < l->route_n; j++)
 			check_route(k, &l->route[j]);
 	}

@@ -91,10 +91,14 @@ static char *scalar_text(struct load *l, const struct row *row, const config_set
 
 	if (value_takes_number(row->kind) && (type == CONFIG_TYPE_INT || type == CONFIG_TYPE_INT64))
 		return xasprintf("%lld", config_setting_get_int64(s));
+	if (row->kind == KIND_BOOL && type == CONFIG_TYPE_BOOL)
+		return xstrdup(config_setting_get_bool(s) ? "true" : "false");
 	if (type != CONFIG_TYPE_STRING) {
 		wrong_type(l, row, s);
 		return NULL;
 	}
+	if (row->kind == KIND_TEMPLATE)
+		return xstrdup(config_setting_get_string(s));
 	char *text = expand_env(config_setting_get_string(s), err, sizeof(err));
 	if (!text)
 		alert_at(l->findings, where(s), l->key, "%s", err);
@@ -221,7 +225,7 @@ static void miss_row(struct load *l, const struct row *row, const config_setting
 {
 	if (row->required && group)
 		alert_at(l->findings, where(group), l->key, "'%s' is missing here", row->name);
-	if (row->kind == KIND_GROUP && !row->later && !row->inherit && fill)
+	if (row->kind == KIND_GROUP && !row->inherit && fill)
 		load_group(l, row->sub, NULL, base + row->offset, fill);
 	else if (fill)
 		load_default(row, base + row->offset);
@@ -472,8 +476,6 @@ static void fini_section(const struct section *section, char *base)
 {
 	for (size_t i = 0; i < section->rows_n; i++) {
 		const struct row *row = &section->rows[i];
-		if (row->later)
-			continue;
 		if (row->many || row->kind == KIND_LIST)
 			fini_array(row, base);
 		else if (row->kind == KIND_GROUP)

@@ -38,9 +38,9 @@ static const struct word balances[] = {
 
 static const struct word modes[] = {
 	{ "tcp", MODE_TCP, false },
-	{ "tls", MODE_TLS, true },
-	{ "http", MODE_HTTP, true },
-	{ "connect", MODE_CONNECT, true },
+	{ "tls", MODE_TLS, false },
+	{ "http", MODE_HTTP, false },
+	{ "connect", MODE_CONNECT, false },
 	{ 0 },
 };
 
@@ -52,6 +52,26 @@ static const struct word send_proxies[] = {
 };
 
 static const struct word tls_versions[] = { { "1.3", 0, false }, { "1.2", 1, true }, { 0 } };
+static const struct word client_tls_versions[] = { { "1.2", 12, false }, { "1.3", 13, false }, { 0 } };
+static const struct word verifies[] = { { "none", VERIFY_NONE, false }, { "optional", VERIFY_OPTIONAL, false }, { "required", VERIFY_REQUIRED, false }, { 0 } };
+static const struct word actions[] = {
+	{ "route", ACTION_ROUTE, false },
+	{ "deny", ACTION_DENY, false },
+	{ "reject", ACTION_REJECT, false },
+	{ "redirect", ACTION_REDIRECT, false },
+	{ 0 },
+};
+static const struct word forwardeds[] = {
+	{ "replace", FORWARDED_REPLACE, false },
+	{ "append", FORWARDED_APPEND, false },
+	{ "keep", FORWARDED_KEEP, false },
+	{ "off", FORWARDED_OFF, false },
+	{ 0 },
+};
+static const struct word overs[] = { { "queue", OVER_QUEUE, false }, { "reject", OVER_REJECT, false }, { "deny", OVER_DENY, false }, { 0 } };
+static const struct word check_types[] = {
+	{ "none", CHECK_NONE, false }, { "tcp", CHECK_TCP, false }, { "http", CHECK_HTTP, false }, { "tls", CHECK_TLS, false }, { "grpc", CHECK_GRPC, false }, { 0 },
+};
 
 #define TIMEOUT(field, low, text, words) \
 	{ .name = #field, .kind = KIND_TIME, FIELD(struct conf_timeouts, field), .min = low, .max = MAX_TIME, .def = text, .help = words }
@@ -108,6 +128,18 @@ static const struct section admins = {
 	.intro = "Each element is a socket of its own. Commands: doc/management.txt. There is no password: the rights of the file, or who can reach the address, are the only guard.",
 };
 
+static const struct row lua_rows[] = {
+	{ .name = "load", .kind = KIND_PATH, .required = true, STRINGS(struct conf_global, lua.load),
+	  .help = "Scripts, run once in each thread when the configuration is loaded. They register functions by name (doc/lua.md)." },
+	{ .name = "path", .kind = KIND_PATH, STRINGS(struct conf_global, lua.path), .def_words = "none: there is no require()",
+	  .help = "Folders in which require() finds NAME.lua." },
+	{ .name = "memory", .kind = KIND_SIZE, FIELD(struct conf_global, lua.memory), .min = MIB, .max = GIB, .def = "16m",
+	  .help = "What the scripts of one thread may hold. Whoever asks for more fails, and its client is denied." },
+	{ .name = "budget", .kind = KIND_TIME, FIELD(struct conf_global, lua.budget_ms), .min = 1, .max = 1000, .def = "1ms",
+	  .help = "How long one call may take, counted in instructions. Whoever needs more fails, and its client is denied." },
+};
+static const struct section lua = { .name = "lua", ROWS(lua_rows), .at = NO_PLACE, .intro = "Scripts that decide about clients." };
+
 static const struct row global_rows[] = {
 	{ .name = "threads", .kind = KIND_INT, .restart = true, FIELD(struct conf_global, threads), .min = 1, .max = 64,
 	  .def_words = "the number of CPUs the process may use, at most 64", .help = "Threads of the worker. Each has its own links and sessions." },
@@ -128,7 +160,8 @@ static const struct row global_rows[] = {
 	{ .name = "metrics", .kind = KIND_GROUP, .sub = &metrics, .def_words = "none", .help = "Metrics and health over HTTP." },
 	{ .name = "admin", .kind = KIND_LIST, .restart = true, ARRAY(struct conf_global, admin, admin_n), .sub = &admins, .def_words = "none",
 	  .help = "Admin sockets." },
-	{ .name = "lua", .kind = KIND_GROUP, .later = true, .help = "Scripts that decide about clients." },
+	{ .name = "lua", .kind = KIND_GROUP, .sub = &lua, .def_words = "none", .help = "Scripts that decide about clients." },
+	{ .name = "ticket_keys", .kind = KIND_PATH, .later = true, .help = "A file of keys that a pair of hubs shares, so that agents resume their TLS sessions at either." },
 	{ .name = "hard_stop_after", .kind = KIND_TIME, FIELD(struct conf_global, hard_stop_after), .min = 1, .max = MAX_TIME, .def = "30s",
 	  .help = "At a soft stop, sessions may go on for this long; then they are ended." },
 	{ .name = "health_file", .kind = KIND_PATH, .restart = true, FIELD(struct conf_global, health_file), .def_words = "none",
@@ -176,6 +209,36 @@ static const struct row hub_rows[] = {
 static const struct section hub = { .name = "hub", ROWS(hub_rows), .at = offsetof(struct conf_hub, at),
 	.intro = "The process that clients and agents connect to. Without this section the process is no hub, and tunnels and listeners are refused." };
 
+
+#define RATE_MAX 1000000
+#define BYTES_MAX (1024 * GIB)
+
+#define BANDWIDTH_ROWS(type) \
+	{ .name = "session_up", .kind = KIND_SIZE, FIELD(type, limits.session_up), .max = BYTES_MAX, .def = "0", .help = "Bytes a second of one session, from the client to the target. 0: no limit." }, \
+	{ .name = "session_down", .kind = KIND_SIZE, FIELD(type, limits.session_down), .max = BYTES_MAX, .def = "0", .help = "The same, from the target to the client." }, \
+	{ .name = "up", .kind = KIND_SIZE, FIELD(type, limits.up), .max = BYTES_MAX, .def = "0", .help = "Bytes a second of all sessions together, from clients to targets. 0: no limit." }, \
+	{ .name = "down", .kind = KIND_SIZE, FIELD(type, limits.down), .max = BYTES_MAX, .def = "0", .help = "The same, from targets to clients." }
+
+static const struct row tunnel_limits_rows[] = { BANDWIDTH_ROWS(struct conf_tunnel) };
+static const struct section tunnel_limits = { .name = "limits", ROWS(tunnel_limits_rows), .at = NO_PLACE, .intro = "Bandwidth. Who is over a limit is slowed down, not ended." };
+
+static const struct row service_limits_rows[] = { BANDWIDTH_ROWS(struct conf_service) };
+static const struct section service_limits = { .name = "limits", ROWS(service_limits_rows), .at = NO_PLACE, .intro = "As limits of tunnels, for this service at this agent." };
+
+static const struct row listener_limits_rows[] = {
+	{ .name = "client_sessions", .kind = KIND_INT, FIELD(struct conf_listener, limits.client_sessions), .max = 10000000, .def = "0", .help = "Sessions at once from one client address. 0: no limit." },
+	{ .name = "client_rate", .kind = KIND_INT, FIELD(struct conf_listener, limits.client_rate), .max = RATE_MAX, .def = "0",
+	  .help = "New sessions (mode http: requests) a second from one client address; a second's worth may come at once. 0: no limit." },
+	{ .name = "client_prefix4", .kind = KIND_INT, FIELD(struct conf_listener, limits.client_prefix4), .min = 8, .max = 32, .def = "32", .help = "Leading bits of an IPv4 address that make one client." },
+	{ .name = "client_prefix6", .kind = KIND_INT, FIELD(struct conf_listener, limits.client_prefix6), .min = 16, .max = 128, .def = "64", .help = "The same of an IPv6 address." },
+	{ .name = "clients", .kind = KIND_INT, FIELD(struct conf_listener, limits.clients), .min = 16, .max = 10000000, .def = "100000",
+	  .help = "Client addresses remembered at once. When there are more, those that were quiet longest are forgotten." },
+	{ .name = "over", .kind = KIND_WORD, FIELD(struct conf_listener, limits.over), .words = overs, .def = "deny",
+	  .help = "What happens to a client over its limits: it waits up to timeouts.queue (queue), gets a RST (reject), or 429 in modes http and connect and a RST in others (deny)." },
+	BANDWIDTH_ROWS(struct conf_listener),
+};
+static const struct section listener_limits = { .name = "limits", ROWS(listener_limits_rows), .at = NO_PLACE, .intro = "Limits of one client address, and bandwidth. Who is over a bandwidth is slowed down, not ended." };
+
 static const struct row tunnel_rows[] = {
 	{ .name = "name", .kind = KIND_NAME, .required = true, FIELD(struct conf_tunnel, name), .help = "Unique; the first half of a route." },
 	{ .name = "agents", .kind = KIND_TEXT, STRINGS(struct conf_tunnel, agents), .min = 1, .def_words = "the tunnel's name",
@@ -185,6 +248,7 @@ static const struct row tunnel_rows[] = {
 	{ .name = "balance", .kind = KIND_WORD, FIELD(struct conf_tunnel, balance), .words = balances, .def = "roundrobin",
 	  .help = "Which of several agents gets a new session: each in turn (roundrobin), the one with the fewest sessions (leastconn), any (random), by the client's address (source), the first that is up in order of name (first)." },
 	{ .name = "maxconn", .kind = KIND_INT, FIELD(struct conf_tunnel, maxconn), .max = 10000000, .def = "0", .help = "Sessions in the tunnel; 0: no limit of its own." },
+	{ .name = "limits", .kind = KIND_GROUP, .sub = &tunnel_limits, .later = true, .help = "Bandwidth of the tunnel." },
 };
 static const struct section tunnels = { .name = "tunnels", ROWS(tunnel_rows), .size = sizeof(struct conf_tunnel),
 	.at = offsetof(struct conf_tunnel, at), .intro = "The sites: which agents may serve each, and what they may offer there. What is not named is denied.",
@@ -193,20 +257,67 @@ static const struct section tunnels = { .name = "tunnels", ROWS(tunnel_rows), .s
 		   "    balance = \"leastconn\"; }\n"
 		   ");" };
 
+static const struct row header_rows[] = {
+	{ .name = "name", .kind = KIND_TEXT, .required = true, FIELD(struct conf_header, name), .min = 1, .max = 64, .help = "The field's name, in any case." },
+	{ .name = "value", .kind = KIND_MATCH, FIELD(struct conf_header, value), .def_words = "any", .help = "What one of its values must be." },
+};
+static const struct section headers = { .name = "header", ROWS(header_rows), .size = sizeof(struct conf_header), .at = offsetof(struct conf_header, at),
+	.intro = "Each element is a condition on a field of the request; all must hold." };
+
+static const struct row rule_rows[] = {
+	{ .name = "src", .kind = KIND_NET, STRINGS(struct conf_rule, src), .help = "The client's address: networks such as \"192.0.2.0/24\", single addresses, or \"@/path\": a file with one a line." },
+	{ .name = "dst_port", .kind = KIND_PORTS, STRINGS(struct conf_rule, dst_port), .help = "The port the client came to (mode connect: asked for): \"443\" or \"8000-8099\"." },
+	{ .name = "sni", .kind = KIND_MATCH, STRINGS(struct conf_rule, sni), .help = "The server name of the TLS ClientHello, in any case: a name, a glob (\"*.example.com\") or \"~PCRE2\"; \"@/path\" is a file with one a line." },
+	{ .name = "alpn", .kind = KIND_MATCH, STRINGS(struct conf_rule, alpn), .help = "One of the protocols that the ClientHello offers." },
+	{ .name = "host", .kind = KIND_MATCH, STRINGS(struct conf_rule, host), .help = "The host of the request, in any case, without port (modes http and connect)." },
+	{ .name = "path", .kind = KIND_MATCH, STRINGS(struct conf_rule, path), .help = "The path of the request without its query, normalised: no dot segments, no needless %XX (mode http)." },
+	{ .name = "method", .kind = KIND_MATCH, STRINGS(struct conf_rule, method), .help = "The method of the request (mode http)." },
+	{ .name = "header", .kind = KIND_LIST, ARRAY(struct conf_rule, header, header_n), .sub = &headers, .help = "Fields of the request (mode http)." },
+	{ .name = "action", .kind = KIND_WORD, FIELD(struct conf_rule, action), .words = actions, .def = "route",
+	  .help = "route: the client goes where route says. deny: 403 in modes http and connect, a RST in others. reject: a RST. redirect: the client is sent to the location redirect (mode http)." },
+	{ .name = "route", .kind = KIND_TEMPLATE, STRINGS(struct conf_rule, route), .help = "\"TUNNEL/SERVICE\", or a list of them that is tried in order. \"${NAME}\" is what the group (?<NAME>...) of a PCRE2 of this rule has matched." },
+	{ .name = "rewrite", .kind = KIND_TEMPLATE, FIELD(struct conf_rule, rewrite), .max = 4096, .def_words = "as it came", .help = "The path the target gets instead; the query stays (mode http)." },
+	{ .name = "redirect", .kind = KIND_TEMPLATE, FIELD(struct conf_rule, redirect), .max = 4096, .help = "The location of a redirect; besides captures it knows \"${host}\" and \"${path}\" (with the query)." },
+	{ .name = "status", .kind = KIND_INT, FIELD(struct conf_rule, status), .max = 599, .def = "0", .def_words = "302 of a redirect, 403 of a deny", .help = "The status of the answer: 301, 302, 303, 307 or 308 of a redirect, 400 to 599 of a deny." },
+};
+static const struct section rules = { .name = "rules", ROWS(rule_rows), .size = sizeof(struct conf_rule), .at = offsetof(struct conf_rule, at),
+	.intro = "Rules run top down, and the first one that applies decides. All conditions of a rule must hold; of several values of one condition, one must. A rule without a condition always applies." };
+
+static const struct row listener_tls_rows[] = {
+	{ .name = "cert", .kind = KIND_PATH, .required = true, STRINGS(struct conf_listener, tls.cert),
+	  .help = "Certificates with their chains, PEM: files, or folders (ending in '/') whose *.pem and *.crt are taken. The client's server name chooses; the first one is for who asks for none of them." },
+	{ .name = "key", .kind = KIND_PATH, FIELD(struct conf_listener, tls.key), .def_words = "in the same file, or beside it as NAME.key", .help = "The key, PEM, when there is one certificate only." },
+	{ .name = "tls_min", .kind = KIND_WORD, FIELD(struct conf_listener, tls.min), .words = client_tls_versions, .def = "1.2", .help = "The lowest TLS version." },
+	{ .name = "client_ca", .kind = KIND_PATH, FIELD(struct conf_listener, tls.client_ca), .def_words = "none", .help = "The authorities of clients' certificates, PEM." },
+	{ .name = "crl", .kind = KIND_PATH, FIELD(struct conf_listener, tls.crl), .def_words = "none", .help = "Revoked certificates of clients, PEM." },
+	{ .name = "verify", .kind = KIND_WORD, FIELD(struct conf_listener, tls.verify), .words = verifies, .def = "none", .def_words = "required with client_ca, else none",
+	  .help = "Whether a client must show a certificate: not asked for (none), checked when there is one (optional), or required." },
+	{ .name = "alpn", .kind = KIND_TEXT, STRINGS(struct conf_listener, tls.alpn), .def_words = "\"h2\", \"http/1.1\" in mode http, else none", .help = "Protocols offered, the best first." },
+};
+static const struct section listener_tls = { .name = "tls", ROWS(listener_tls_rows), .at = offsetof(struct conf_listener, tls.at),
+	.intro = "TLS that ends here: clients speak TLS, targets get what was inside (modes tcp, http, connect)." };
+
 static const struct row listener_rows[] = {
 	{ .name = "name", .kind = KIND_NAME, .required = true, FIELD(struct conf_listener, name), .help = "Unique; for the log and the metrics." },
 	{ .name = "bind", .kind = KIND_BIND, .many = true, .required = true, ARRAY(struct conf_listener, bind, bind_n), .help = "Where clients arrive: an address or a list of them." },
-	{ .name = "mode", .kind = KIND_WORD, FIELD(struct conf_listener, mode), .words = modes, .def = "tcp", .help = "What is understood of the client's bytes: nothing in mode tcp." },
-	{ .name = "route", .kind = KIND_ROUTE, .many = true, .required = true, ARRAY(struct conf_listener, route, route_n),
-	  .help = "Where clients are taken: \"TUNNEL/SERVICE\", or a list of them that is tried in order, the next when none of a tunnel's agents is up." },
+	{ .name = "mode", .kind = KIND_WORD, FIELD(struct conf_listener, mode), .words = modes, .def = "tcp", .help = "What is understood of the client's bytes: nothing (tcp), the names in a TLS ClientHello, without ending TLS here (tls), requests, each of which is routed by itself (http), or what an HTTP proxy is asked to connect to (connect)." },
+	{ .name = "route", .kind = KIND_ROUTE, .many = true, ARRAY(struct conf_listener, route, route_n),
+	  .help = "Where clients are taken whom no rule concerns: \"TUNNEL/SERVICE\", or a list of them that is tried in order, the next when none of a tunnel's agents is up. There must be a route, or rules." },
 	{ .name = "maxconn", .kind = KIND_INT, FIELD(struct conf_listener, maxconn), .max = 10000000, .def = "0", .help = "Sessions of this listener; 0: no limit of its own." },
 	{ .name = "rate_limit", .kind = KIND_INT, FIELD(struct conf_listener, rate_limit), .max = 1000000, .def = "0",
 	  .help = "New sessions a second of this listener, evenly spaced; others wait in the kernel's queue, none is refused. 0: no limit of its own." },
 	{ .name = "timeouts", .kind = KIND_GROUP, .inherit = true, FIELD(struct conf_listener, timeouts), .sub = &timeouts, .help = "As in defaults, for this listener." },
-	{ .name = "rules", .kind = KIND_LIST, .later = true, .help = "Conditions that choose the route." },
-	{ .name = "policy", .kind = KIND_NAME, .later = true, .help = "A Lua function asked after the rules." },
-	{ .name = "tls", .kind = KIND_GROUP, .later = true, .help = "TLS terminated here." },
-	{ .name = "accept_proxy", .kind = KIND_TEXT, .many = true, .later = true, .help = "Networks whose PROXY protocol header is believed." },
+	{ .name = "rules", .kind = KIND_LIST, ARRAY(struct conf_listener, rules, rules_n), .sub = &rules, .help = "Conditions that choose the route." },
+	{ .name = "policy", .kind = KIND_NAME, .later = true, FIELD(struct conf_listener, policy), .def_words = "none", .help = "A Lua function that is asked after the rules, for each client (mode http: each request)." },
+	{ .name = "tls", .kind = KIND_GROUP, .later = true, .sub = &listener_tls, .def_words = "none", .help = "TLS terminated here." },
+	{ .name = "accept_proxy", .kind = KIND_NET, .later = true, STRINGS(struct conf_listener, accept_proxy),
+	  .help = "Networks of proxies that must begin with a PROXY protocol header (version 1 or 2), which is believed. Whoever comes from elsewhere is refused." },
+	{ .name = "forwarded", .kind = KIND_WORD, FIELD(struct conf_listener, forwarded), .words = forwardeds, .def = "replace",
+	  .help = "X-Forwarded-For, -Proto, -Host and Forwarded of requests: those of the client are replaced by ours (replace), ours are added (append), the client's stay (keep), or all go (off)." },
+	{ .name = "users", .kind = KIND_TEXT, .later = true, STRINGS(struct conf_listener, users),
+	  .help = "Who may use the proxy (mode connect): \"NAME:PASSWORD\", the password in plain text or as crypt(3) makes it (\"$6$...\"); \"@/path\" is a file with one a line." },
+	{ .name = "max_head", .kind = KIND_SIZE, FIELD(struct conf_listener, max_head), .min = 1024, .max = 64u << 10, .def = "16k", .help = "The longest head of a request (modes http and connect)." },
+	{ .name = "limits", .kind = KIND_GROUP, .later = true, .sub = &listener_limits, .help = "Limits of a client address, and bandwidth." },
 };
 static const struct section listeners = { .name = "listeners", ROWS(listener_rows), .size = sizeof(struct conf_listener),
 	.at = offsetof(struct conf_listener, at), .intro = "Addresses of the hub where clients arrive, and where they are taken from there.",
@@ -237,6 +348,28 @@ static const struct row agent_heartbeat_rows[] = {
 };
 static const struct section agent_heartbeat = { .name = "heartbeat", ROWS(agent_heartbeat_rows), .at = NO_PLACE };
 
+static const struct row check_rows[] = {
+	{ .name = "type", .kind = KIND_WORD, FIELD(struct conf_service, check.type), .words = check_types, .def = "none",
+	  .help = "tcp: the target takes a connection. http: it answers a request with a status of expect. tls: it completes a TLS handshake, whatever its certificate. grpc: the gRPC health service answers SERVING." },
+	{ .name = "interval", .kind = KIND_TIME, FIELD(struct conf_service, check.interval), .min = 10, .max = DAY, .def = "2s", .help = "From the end of one check to the next." },
+	{ .name = "fastinter", .kind = KIND_TIME, FIELD(struct conf_service, check.fastinter), .max = DAY, .def = "0", .def_words = "interval", .help = "The same while it is on the way up or down." },
+	{ .name = "downinter", .kind = KIND_TIME, FIELD(struct conf_service, check.downinter), .max = DAY, .def = "0", .def_words = "interval", .help = "The same while it is down." },
+	{ .name = "timeout", .kind = KIND_TIME, FIELD(struct conf_service, check.timeout), .min = 1, .max = DAY, .def = "1s", .help = "A check that takes longer has failed." },
+	{ .name = "rise", .kind = KIND_INT, FIELD(struct conf_service, check.rise), .min = 1, .max = 1000, .def = "2", .help = "So many good checks in a row bring it up." },
+	{ .name = "fall", .kind = KIND_INT, FIELD(struct conf_service, check.fall), .min = 1, .max = 1000, .def = "3", .help = "So many bad checks in a row bring it down." },
+	{ .name = "jitter", .kind = KIND_INT, FIELD(struct conf_service, check.jitter), .max = 50, .def = "5", .help = "Percent of the interval by which a check may come earlier or later, so that checks spread out." },
+	{ .name = "path", .kind = KIND_TEXT, FIELD(struct conf_service, check.path), .min = 1, .max = 1024, .def = "/", .help = "What is asked for (http)." },
+	{ .name = "method", .kind = KIND_TEXT, FIELD(struct conf_service, check.method), .min = 1, .max = 16, .def = "GET", .help = "How it is asked (http)." },
+	{ .name = "host", .kind = KIND_TEXT, FIELD(struct conf_service, check.host), .min = 1, .max = 253, .def_words = "the target's", .help = "The Host field (http), the server name (tls), the authority (grpc)." },
+	{ .name = "expect", .kind = KIND_STATUSES, STRINGS(struct conf_service, check.expect), .def_words = "\"200-399\"", .help = "Good statuses (http): \"200\" or \"200-399\", or a list of such." },
+	{ .name = "service", .kind = KIND_TEXT, FIELD(struct conf_service, check.service), .min = 1, .max = 128, .def_words = "\"\": the server as a whole", .help = "Whose health is asked (grpc)." },
+	{ .name = "error_limit", .kind = KIND_INT, FIELD(struct conf_service, check.error_limit), .max = 1000000, .def = "10", .help = "So many sessions in a row that could not be connected bring it down without a check. 0: none do." },
+	{ .name = "on_marked_down", .kind = KIND_BOOL, FIELD(struct conf_service, check.on_marked_down), .def = "false", .help = "Sessions end when it goes down." },
+	{ .name = "slowstart", .kind = KIND_TIME, FIELD(struct conf_service, check.slowstart), .max = DAY, .def = "0", .help = "The time over which its weight rises once it has come up." },
+};
+static const struct section checks = { .name = "check", ROWS(check_rows), .at = offsetof(struct conf_service, check.at),
+	.intro = "How the agent finds out whether its target can be used. Hubs hear of each change at once." };
+
 static const struct row service_rows[] = {
 	{ .name = "name", .kind = KIND_NAME, .required = true, FIELD(struct conf_service, name), .help = "Unique; the second half of a route. The hub must allow it in the tunnel." },
 	{ .name = "target", .kind = KIND_DIAL, .required = true, FIELD(struct conf_service, target), .help = "The address the service leads to." },
@@ -245,7 +378,8 @@ static const struct row service_rows[] = {
 	{ .name = "maxconn", .kind = KIND_INT, FIELD(struct conf_service, maxconn), .max = 10000000, .def = "0", .help = "Sessions to the target; more are refused, and the hub tries another agent. 0: no limit." },
 	{ .name = "weight", .kind = KIND_INT, FIELD(struct conf_service, weight), .max = 256, .def = "100", .help = "This agent's share of the sessions, against other agents of the tunnel. 0: none while another agent is up." },
 	{ .name = "timeouts", .kind = KIND_GROUP, .inherit = true, FIELD(struct conf_service, timeouts), .sub = &timeouts, .help = "As in defaults, for this service." },
-	{ .name = "check", .kind = KIND_GROUP, .later = true, .help = "How the target's health is found out." },
+	{ .name = "check", .kind = KIND_GROUP, .later = true, .sub = &checks, .help = "How the target's health is found out." },
+	{ .name = "limits", .kind = KIND_GROUP, .later = true, .sub = &service_limits, .help = "Bandwidth of the service." },
 };
 static const struct section services = { .name = "services", ROWS(service_rows), .size = sizeof(struct conf_service),
 	.at = offsetof(struct conf_service, at), .intro = "What this agent offers." };

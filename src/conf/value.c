@@ -327,6 +327,53 @@ static bool unescape(char *s)
 	return true;
 }
 
+static int parse_bool(const struct parse *p, void *field)
+{
+	static const char *const words[] = { "false", "true", "no", "yes", "off", "on" };
+
+	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+		if (strcmp(words[i], p->text) != 0)
+			continue;
+		*(bool *)field = i % 2;
+		return 0;
+	}
+	return refuse(p, "\"%.40s\" is neither true nor false", p->text);
+}
+
+/* Numbers up to max, or a range of them. */
+static int check_range(const struct parse *p, unsigned long max, const char *words)
+{
+	char *end;
+	unsigned long from, to;
+
+	if (!isdigit((unsigned char)p->text[0]))
+		return refuse(p, "\"%.40s\": %s is expected", p->text, words);
+	from = to = strtoul(p->text, &end, 10);
+	if (*end == '-' && isdigit((unsigned char)end[1]))
+		to = strtoul(end + 1, &end, 10);
+	if (*end != '\0')
+		return refuse(p, "\"%.40s\": %s is expected", p->text, words);
+	if (from > to || to > max)
+		return refuse(p, "\"%.40s\": %s", p->text, from > to ? "the range ends before it begins" : "the number is too big");
+	return 0;
+}
+
+static int parse_ports(const struct parse *p, void *field)
+{
+	if (check_range(p, 65535, "a port (\"443\") or a range of ports (\"8000-8099\")") < 0)
+		return -1;
+	*(char **)field = xstrdup(p->text);
+	return 0;
+}
+
+static int parse_statuses(const struct parse *p, void *field)
+{
+	if (check_range(p, 599, "a status (\"200\") or a range of them (\"200-399\")") < 0)
+		return -1;
+	*(char **)field = xstrdup(p->text);
+	return 0;
+}
+
 static int parse_proxy(const struct parse *p, void *field)
 {
 	struct endpoint *e = field;
@@ -399,6 +446,12 @@ static const struct kind_row {
 	[KIND_LOG] = { "TARGET", "a log target in quotes", false, sizeof(char *), parse_log, fini_text },
 	[KIND_BIND] = { "ADDRESS", "an address such as \"*:8080\"", false, sizeof(struct endpoint), parse_endpoint, fini_endpoint },
 	[KIND_DIAL] = { "ADDRESS", "an address such as \"127.0.0.1:80\"", false, sizeof(struct endpoint), parse_endpoint, fini_endpoint },
+	[KIND_BOOL] = { "BOOLEAN", "true or false", false, sizeof(bool), parse_bool, NULL },
+	[KIND_MATCH] = { "MATCH", "a text, a glob, \"~PCRE2\" or \"@FILE\" in quotes", false, sizeof(char *), parse_text, fini_text },
+	[KIND_NET] = { "NETWORK", "an address or network such as \"192.0.2.0/24\"", false, sizeof(char *), parse_text, fini_text },
+	[KIND_PORTS] = { "PORTS", "a port or a range of ports in quotes", true, sizeof(char *), parse_ports, fini_text },
+	[KIND_STATUSES] = { "STATUSES", "a status or a range of them in quotes", true, sizeof(char *), parse_statuses, fini_text },
+	[KIND_TEMPLATE] = { "TEMPLATE", "a text in quotes", false, sizeof(char *), parse_text, fini_text },
 	[KIND_ROUTE] = { "ROUTE", "a route such as \"site-a/ssh\"", false, sizeof(struct conf_route), parse_route, fini_route },
 	[KIND_PROXY] = { "URL", "a URL such as \"http://proxy:3128\"", false, sizeof(struct endpoint), parse_proxy, fini_proxy },
 	[KIND_GROUP] = { "GROUP", "a group: { ... }", false, 0, NULL, NULL },

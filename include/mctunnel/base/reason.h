@@ -33,7 +33,18 @@
 	X(FLOOD, "flood", 0, 'P', "more requests than the other side may make")                 \
 	X(LIMIT, "limit", 503, 'R', "a limit of the configuration is reached")                  \
 	X(HUB_RESTARTED, "hub_restarted", 0, 'D', "the hub came back as a new process")         \
-	X(CONNECT_TIMEOUT, "connect_timeout", 0, 's', "the agent did not answer within timeouts.connect")
+	X(CONNECT_TIMEOUT, "connect_timeout", 0, 's', "the agent did not answer within timeouts.connect") \
+	X(NO_ROUTE, "no_route", 0, 'P', "no rule and no route leads anywhere")                  \
+	X(REJECTED, "rejected", 0, 'P', "a rule rejected the client")                           \
+	X(REDIRECTED, "redirected", 0, 'L', "the client was sent elsewhere")                    \
+	X(POLICY, "policy", 0, 'P', "the Lua policy did not allow it")                          \
+	X(RATE, "rate", 0, 'P', "more than this client may")                                    \
+	X(BAD_REQUEST, "bad_request", 0, 'P', "the client's request or header is malformed")    \
+	X(CLIENT_TIMEOUT, "client_timeout", 0, 'c', "the client did not say in time what it wants") \
+	X(CLIENT_TLS, "client_tls", 0, 'P', "the TLS handshake with the client failed")         \
+	X(BAD_ANSWER, "bad_answer", 0, 'P', "what the target answered is not HTTP")             \
+	X(ANSWER_TIMEOUT, "answer_timeout", 0, 's', "the target did not answer the request in time") \
+	X(SERVICE_DOWN, "service_down", 503, 'D', "the service was marked down by its check")
 
 enum reason {
 #define REASON_ENUM(id, word, status, letter, text) REASON_##id,

@@ -42,6 +42,13 @@ struct conf_admin {
 	int level;     /* enum admin_level: what may be asked there */
 };
 
+struct conf_lua {
+	struct conf_strings load;  /* paths; content through conf->files. None: no scripts */
+	struct conf_strings path;  /* folders that require() searches; none: there is no require() */
+	uint64_t memory;           /* bytes a thread */
+	uint32_t budget_ms;        /* of one call; counted in instructions */
+};
+
 struct conf_global {
 	uint32_t threads;
 	uint32_t maxconn;
@@ -57,6 +64,8 @@ struct conf_global {
 	uint32_t hard_stop_after;
 	char *health_file; /* NULL: none */
 	uint64_t memory;   /* budget for data in flight, bytes */
+	struct conf_lua lua;
+	char *ticket_keys; /* path, NULL: a random key of the process: what tickets of TLS sessions are sealed with */
 };
 
 struct conf_tls_bind {
@@ -76,6 +85,18 @@ struct conf_hub {
 	uint32_t handshakes;     /* TLS handshakes in progress at once */
 };
 
+enum over { OVER_QUEUE, OVER_REJECT, OVER_DENY }; /* wait in the queue; RST; 429 in modes http and connect, RST in others */
+
+struct conf_limits {
+	uint32_t client_sessions; /* at once, from one client address; 0: no limit */
+	uint32_t client_rate;     /* new ones a second (http: requests), from one client address; 0: no limit */
+	uint32_t client_prefix4, client_prefix6; /* bits of an address that make one client */
+	uint32_t clients;         /* addresses remembered at once */
+	int over;                 /* enum over */
+	uint64_t session_up, session_down; /* bytes a second; 0: no limit */
+	uint64_t up, down;        /* the same, of the listener, tunnel or service as a whole */
+};
+
 enum balance { BALANCE_ROUNDROBIN, BALANCE_LEASTCONN, BALANCE_RANDOM, BALANCE_SOURCE, BALANCE_FIRST };
 
 struct conf_tunnel {
@@ -85,6 +106,7 @@ struct conf_tunnel {
 	struct conf_strings services; /* names or globs; default: none */
 	enum balance balance;
 	uint32_t maxconn; /* 0: no limit */
+	struct conf_limits limits;
 };
 
 enum listener_mode { MODE_TCP, MODE_TLS, MODE_HTTP, MODE_CONNECT };
@@ -94,17 +116,78 @@ struct conf_route {
 	char *tunnel, *service;
 };
 
+/* A condition's values are literal texts, globs (with '*') or "~PCRE2" (base/pattern.h); "@FILE" has been replaced by the lines of the file. */
+struct conf_header {
+	struct conf_where at;
+	char *name, *value; /* value NULL: it is there, whatever it says */
+};
+
+enum rule_action { ACTION_ROUTE, ACTION_DENY, ACTION_REJECT, ACTION_REDIRECT };
+
+struct conf_rule { /* conditions are ANDed, several values of one are ORed; one without values is none */
+	struct conf_where at;
+	struct conf_strings src;      /* networks or addresses: "192.0.2.0/24", "::1" */
+	struct conf_strings dst_port; /* "443", "8000-8099" */
+	struct conf_strings sni, alpn, host, path, method;
+	struct conf_header *header;
+	size_t header_n;
+	int action; /* enum rule_action; ROUTE unless said (REDIRECT when redirect is given) */
+	struct conf_strings route; /* "TUNNEL/SERVICE", may hold "${capture}"; tried in order */
+	char *rewrite;             /* NULL, or the new path, may hold "${capture}"; the query stays */
+	char *redirect;            /* NULL, or the new location, may hold "${capture}", "${host}", "${path}" (with the query) */
+	uint32_t status;           /* of a redirect (default 302) or a deny (default 403); 0: the default */
+};
+
+enum tls_verify { VERIFY_NONE, VERIFY_OPTIONAL, VERIFY_REQUIRED };
+
+struct conf_listener_tls { /* TLS terminated at a listener */
+	struct conf_where at; /* file NULL: there is none */
+	struct conf_strings cert; /* PEM files with chain and key, or folders (ending in '/') of such: *.pem, *.crt (key beside it as *.key) */
+	char *key;                /* NULL: in the same file as cert, or beside it */
+	int min;                  /* 12, 13 */
+	char *client_ca, *crl;    /* NULL: none */
+	int verify;               /* enum tls_verify */
+	struct conf_strings alpn; /* empty: as the mode has it (http: h2, http/1.1; others: none) */
+};
+
 struct conf_listener {
 	struct conf_where at;
 	char *name;
 	struct endpoint *bind;
 	size_t bind_n;
 	enum listener_mode mode;
-	struct conf_route *route; /* tried in order */
+	struct conf_route *route; /* of clients no rule applies to; tried in order; none: there is no way for them */
 	size_t route_n;
+	struct conf_rule *rules;
+	size_t rules_n;
+	char *policy; /* NULL: none; the name of a Lua function */
+	struct conf_listener_tls tls;
+	struct conf_strings accept_proxy; /* networks; none: nobody's PROXY header is expected */
+	int forwarded;                /* enum forwarded: what becomes of X-Forwarded-* and Forwarded of clients */
+	struct conf_strings users;    /* mode connect: "NAME:PASSWORD", the password plain or as crypt(3) has it; none: no authentication */
+	uint32_t max_head;            /* bytes of the head of an HTTP request */
+	struct conf_limits limits;
 	uint32_t maxconn;    /* 0: no limit of its own */
 	uint32_t rate_limit; /* new sessions a second; 0: no limit of its own */
 	struct conf_timeouts timeouts;
+};
+
+enum forwarded { FORWARDED_REPLACE, FORWARDED_APPEND, FORWARDED_KEEP, FORWARDED_OFF };
+
+enum check_type { CHECK_NONE, CHECK_TCP, CHECK_HTTP, CHECK_TLS, CHECK_GRPC };
+
+struct conf_check {
+	struct conf_where at;
+	int type; /* enum check_type; NONE: no check */
+	uint32_t interval, fastinter, downinter, timeout; /* ms; fastinter, downinter 0: as interval */
+	uint32_t rise, fall;
+	uint32_t jitter;         /* percent of the interval */
+	char *path, *host, *method; /* http; host: its Host field, or the name asked for (SNI) in type tls; NULL: the target's */
+	struct conf_strings expect; /* http: "200", "200-399" */
+	char *service;           /* grpc: the name asked for; NULL: "" */
+	uint32_t error_limit;    /* sessions in a row that could not be connected, which mark it down as well; 0: none do */
+	bool on_marked_down;     /* sessions end when it goes down */
+	uint32_t slowstart;      /* ms over which the weight rises once it is up; 0: at once */
 };
 
 enum send_proxy { SEND_PROXY_NONE, SEND_PROXY_V1, SEND_PROXY_V2 };
@@ -116,6 +199,8 @@ struct conf_service {
 	enum send_proxy send_proxy;
 	uint32_t maxconn; /* 0: no limit */
 	uint32_t weight;  /* 0..256 */
+	struct conf_check check;
+	struct conf_limits limits; /* of one client: not here */
 	struct conf_timeouts timeouts;
 };
 

@@ -20,6 +20,12 @@ enum kind {
 	KIND_LOG,    /* a log target */
 	KIND_BIND,   /* struct endpoint */
 	KIND_DIAL,   /* struct endpoint */
+	KIND_BOOL,   /* bool; true or false, or "yes" and the like */
+	KIND_MATCH,  /* char *: a literal text, a glob or "~PCRE2", or "@FILE": a list of such (KIND_MATCH and both below: replaced by its lines) */
+	KIND_NET,    /* char *: an address or network */
+	KIND_PORTS,  /* char *: "443" or "8000-8099" */
+	KIND_STATUSES, /* char *: "200" or "200-399" */
+	KIND_TEMPLATE, /* char *: text with "${capture}"; the environment is not looked at */
 	KIND_ROUTE,  /* struct conf_route */
 	KIND_PROXY,  /* struct endpoint, and the user and password (char *) at row.count */
 	KIND_GROUP,  /* another section, in place */

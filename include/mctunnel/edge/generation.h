@@ -1,0 +1,60 @@
+/* What a configuration means to listeners and tunnels: counts, limits and rules. One for each configuration, shared by the threads; counts go on by name from one to the
+ * next. A client stays with the one it came under. */
+#ifndef MCTUNNEL_EDGE_GENERATION_H
+#define MCTUNNEL_EDGE_GENERATION_H
+
+#include "mctunnel/base/pace.h"
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct conf;
+struct conf_listener;
+struct conf_tunnel;
+struct map;
+struct rules;
+
+struct tally { /* what has been */
+	atomic_uint_fast64_t total, failed, up, down;
+};
+
+struct score { /* of a listener or a tunnel, by its name: goes from one generation to the next */
+	atomic_uint refs, sessions;
+	struct pace pace; /* of a listener: accepting */
+	struct tally tally;
+	atomic_bool disabled;
+};
+
+struct site { /* a tunnel as the clients see it */
+	const struct conf_tunnel *t;
+	struct score *score; /* shared */
+};
+
+struct place { /* a listener, all its sockets on all threads */
+	const struct conf_listener *l;
+	struct score *score; /* shared */
+	struct rules *rules; /* owned */
+};
+
+struct generation {
+	atomic_uint refs;
+	struct conf *conf;    /* shared */
+	struct site *sites;   /* owned: of conf->tunnels */
+	struct place *places; /* owned: of conf->listeners */
+	struct map *by_name;  /* owned: struct site by the tunnel's name */
+};
+
+/* With the counts of old (NULL: from nothing). */
+struct generation *generation_new(struct conf *conf, const struct generation *old);
+struct generation *generation_get(struct generation *g);
+void generation_put(struct generation *g); /* NULL is allowed */
+
+struct site *generation_site(const struct generation *g, const char *tunnel);    /* NULL: there is no such tunnel */
+struct place *generation_place(const struct generation *g, const char *listener); /* NULL: none of that name */
+
+/* A count never exceeds its maximum (0: none), not even for a moment, so that nobody is turned away by somebody who only tries. */
+bool count_take(atomic_uint *count, uint32_t max) __attribute__((warn_unused_result));
+
+#endif

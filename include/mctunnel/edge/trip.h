@@ -1,0 +1,80 @@
+/* A trip: one client's, or one HTTP request's, way to an agent. Chooses agent and link by its routes, waits in the queue while there is none, goes to the thread of the link,
+ * opens the session there, and goes on to another agent when one refuses before anything was consumed. Owns the place in the queue and the counts of tunnel and agent;
+ * the session is the owner's to use and to end. */
+#ifndef MCTUNNEL_EDGE_TRIP_H
+#define MCTUNNEL_EDGE_TRIP_H
+
+#include "mctunnel/base/addr.h"
+#include "mctunnel/base/reason.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct generation;
+struct place;
+struct session;
+struct session_events;
+struct trip;
+
+#define TRIP_ROUTES 16
+
+struct trip_events {
+	/* The trip goes to another thread: the owner, which follows, unwatches its descriptors and stops its timers; then it arrives there. */
+	void (*on_leave)(void *owner);
+	void (*on_arrive)(void *owner);
+	/* The session is there, opened with the owner's session_events and session_owner: bytes may flow. */
+	void (*on_session)(void *owner, struct session *s);
+	/* Nobody takes it. If there is a session (agents refused it), it is still there: the owner ends it (session_abort) and frees the trip. */
+	void (*on_failed)(void *owner, enum reason why);
+};
+
+struct trip_options {
+	struct generation *gen;    /* a reference is taken */
+	const struct place *place; /* of gen: its timeouts */
+	struct addr client, local; /* what the agent is told, and what balance "source" looks at */
+	const char *sni, *alpn;    /* the same; NULL: not known. Copied */
+	uint64_t since_ms;         /* from when on waiting counts (clock_ms) */
+	const struct session_events *session_events;
+};
+
+/* session_owner: what session events are called with. NULL: no memory. */
+struct trip *trip_new(const struct trip_options *o, const struct trip_events *ev, void *owner, void *session_owner) __attribute__((warn_unused_result));
+/* Another route, tried after those before. false: there is no such tunnel, it does not allow the service, or there are TRIP_ROUTES already. */
+bool trip_route(struct trip *t, const char *tunnel, const char *service);
+void trip_routes_clear(struct trip *t); /* while it waits */
+/* Sets out. Any event may come from within this call, and the owner may free the trip then. */
+void trip_start(struct trip *t);
+/* From within the session's on_end(refused = true), with its reason: true: the session lives on (session_keep was called), and is opened anew on another agent now or a little
+ * later; on_session is not called again, the session's on_open is. false: nobody else is there. */
+bool trip_refused(struct trip *t, enum reason why);
+/* Events of the session's move to another thread (session_events.on_leave, on_arrive) are passed on here. */
+void trip_leave(struct trip *t);
+void trip_arrive(struct trip *t);
+/* The session was opened by its agent (on_open): times and histograms. */
+void trip_established(struct trip *t, const char *target);
+/* The end: the session is the owner's no more. Counts are given back; no event any more. failed, up, down: for the tunnel's tally. */
+void trip_free(struct trip *t, enum reason why, uint64_t up, uint64_t down);
+
+bool trip_waiting(const struct trip *t);                  /* in the queue */
+struct session *trip_session(const struct trip *t);      /* NULL: none yet, or it is over */
+struct generation *trip_generation(const struct trip *t); /* borrowed */
+
+struct trip_view { /* strings are good until the trip goes on */
+	const char *route, *tunnel, *service; /* of the agent chosen, else of the first route; NULL: none */
+	const char *agent, *target, *id;      /* NULL, NULL, "": not yet */
+	uint64_t link;
+	uint64_t opened_ms, established_ms;   /* 0: not yet */
+	int64_t queue_ms, connect_ms;         /* -1: not reached */
+	const char *end;                      /* where it would end now: "Q", "C" or "D" */
+};
+void trip_view(const struct trip *t, struct trip_view *out);
+
+/* Of the calling thread. Reload: those that wait follow the new generation (the owner's routes are kept unless on_reroute says others). */
+void trip_init(void);
+void trip_fini(void);
+void trip_stop(void);  /* those that wait fail with STOPPED, and so does every later one */
+void trip_retry(bool all); /* something changed: links, limits. all: also those that lack nothing of it */
+void trip_reload(struct generation *g);
+
+#endif

@@ -1,0 +1,48 @@
+/* The HTTP/1 side of a listener of mode http or connect: requests are read from a client's conn, routed one by one, and carried by sessions to targets; answers come back the same
+ * way. The client lives here until its connection ends; from request to request it may go to another thread, to the link of its next session. */
+#ifndef MCTUNNEL_EDGE_WEB_H
+#define MCTUNNEL_EDGE_WEB_H
+
+#include "mctunnel/base/addr.h"
+#include "mctunnel/base/reason.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct conn;
+struct generation;
+struct place;
+struct web;
+
+struct web_events {
+	void (*on_done)(void *owner, enum reason why); /* once, at the end: the conn is closed, the web is freed when this returns */
+	void (*on_leave)(void *owner);                 /* it goes to another thread, and the owner with it */
+	void (*on_arrive)(void *owner);
+};
+
+struct web_options {
+	struct generation *gen; /* a reference is taken */
+	struct place *place;
+	struct addr src, dst;
+	bool tls;
+	const char *sni, *cert; /* copied; NULL: none */
+	uint64_t accepted_ms;
+};
+
+/* Takes over c: a plain conn, or TLS that is up. NULL: no memory (c is still the caller's). Events come later, never from within this call. */
+struct web *web_new(struct conn *c, const struct web_options *o, const struct web_events *ev, void *owner) __attribute__((warn_unused_result));
+void web_kill(struct web *w, enum reason why); /* ends it now, with RST; on_done is called */
+void web_stop(struct web *w);                  /* soft stop: the request at hand is finished, then it closes (Connection: close); without one at once */
+
+struct web_view { /* good until the web goes on */
+	const char *route, *tunnel, *agent, *target, *id, *state; /* state: idle, request, queue, connect, open, upgraded; the others NULL (id "") between requests */
+	uint64_t link, up, down, requests;
+};
+void web_view(const struct web *w, struct web_view *out);
+
+void web_init(void); /* each thread: the sessions that are kept for later requests */
+void web_fini(void);
+void web_close_idle(void); /* soft stop */
+
+#endif

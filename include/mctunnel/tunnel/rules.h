@@ -1,0 +1,47 @@
+/* The rules of a listener, made ready: which one applies to a client, and where that leads. Exact names, suffixes ("*.example.com") and networks are looked up,
+ * not scanned, so that thousands of rules cost little. Immutable; any thread may ask. */
+#ifndef MCTUNNEL_TUNNEL_RULES_H
+#define MCTUNNEL_TUNNEL_RULES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct conf;
+struct conf_listener;
+struct conf_rule;
+struct facts;
+struct rules;
+
+/* l was checked by conf_load, so nothing is wrong with it; it is borrowed until rules_free. */
+struct rules *rules_new(const struct conf_listener *l);
+void rules_free(struct rules *r);
+
+#define RULES_ROUTES 16
+#define RULES_TEXT 8192
+
+enum verdict_kind { VERDICT_ROUTE, VERDICT_DENY, VERDICT_REJECT, VERDICT_REDIRECT, VERDICT_NONE /* no rule applies and the listener has no route */ };
+
+struct verdict {
+	enum verdict_kind kind;
+	const struct conf_rule *rule; /* NULL: none applied, the listener's route stands */
+	size_t index;                 /* of the rule */
+	unsigned status;              /* of DENY (403) and REDIRECT (302) */
+	size_t route_n;
+	struct {
+		const char *tunnel, *service; /* captures filled in; not yet looked for */
+	} route[RULES_ROUTES];
+	const char *rewrite;  /* NULL: as it came; the path, without query */
+	const char *location; /* of REDIRECT */
+	size_t text_len;
+	char text[RULES_TEXT]; /* what the members above point to */
+};
+
+/* Run top down: the first rule all of whose conditions hold. What fills a capture is checked: a route's part that is no name (interface: letters, digits, '.', '_', '-')
+ * gives VERDICT_NONE; a location or path never holds control characters (they are %-escaped). */
+void rules_match(const struct rules *r, const struct facts *f, struct verdict *out);
+
+/* Would it need what only a ClientHello or a request tells? (mode tcp: no rule may; conf_load refuses it.) */
+bool rules_need_request(const struct rules *r);
+
+#endif
