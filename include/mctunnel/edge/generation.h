@@ -32,9 +32,15 @@ struct site { /* a tunnel as the clients see it */
 	struct score *score; /* shared */
 };
 
+struct way { /* a route */
+	struct site *site;
+	const char *text, *service; /* "TUNNEL/SERVICE", and its second half */
+};
+
 struct place { /* a listener, all its sockets on all threads */
 	const struct conf_listener *l;
 	struct score *score; /* shared */
+	struct way *ways;    /* owned: of l->route, for clients no rule concerns */
 	struct rules *rules; /* owned */
 };
 

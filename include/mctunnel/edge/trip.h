@@ -14,51 +14,61 @@
 struct generation;
 struct place;
 struct session;
+struct session_about;
 struct session_events;
 struct trip;
 
 #define TRIP_ROUTES 16
 
+/* The trip may be freed from within any of them. */
 struct trip_events {
+	/* What the agent is told of the client: service and listener are set already; strings are good until the next call on this thread. */
+	void (*describe)(void *owner, struct session_about *about);
+	/* It is in the queue now. */
+	void (*on_wait)(void *owner);
 	/* The trip goes to another thread: the owner, which follows, unwatches its descriptors and stops its timers; then it arrives there. */
 	void (*on_leave)(void *owner);
 	void (*on_arrive)(void *owner);
-	/* The session is there, opened with the owner's session_events and session_owner: bytes may flow. */
+	/* The session is there, opened with session_events and session_owner: bytes may flow. */
 	void (*on_session)(void *owner, struct session *s);
 	/* Nobody takes it. If there is a session (agents refused it), it is still there: the owner ends it (session_abort) and frees the trip. */
 	void (*on_failed)(void *owner, enum reason why);
+	/* Optional. A new configuration came while it waits: trip_generation and trip_place are new ones. The owner may say other routes (trip_routes_clear, trip_route). Without:
+	 * the routes stay as far as there are such tunnels. */
+	void (*on_reload)(void *owner);
 };
 
 struct trip_options {
-	struct generation *gen;    /* a reference is taken */
-	const struct place *place; /* of gen: its timeouts */
-	struct addr client, local; /* what the agent is told, and what balance "source" looks at */
-	const char *sni, *alpn;    /* the same; NULL: not known. Copied */
-	uint64_t since_ms;         /* from when on waiting counts (clock_ms) */
+	struct generation *gen;     /* a reference is taken */
+	struct place *place;        /* of gen: its timeouts, and its routes until trip_routes_clear */
+	const struct addr *client;  /* borrowed until trip_free: what balance "source" looks at */
+	uint64_t since_ms;          /* from when on waiting counts (clock_ms) */
 	const struct session_events *session_events;
 };
 
 /* session_owner: what session events are called with. NULL: no memory. */
 struct trip *trip_new(const struct trip_options *o, const struct trip_events *ev, void *owner, void *session_owner) __attribute__((warn_unused_result));
-/* Another route, tried after those before. false: there is no such tunnel, it does not allow the service, or there are TRIP_ROUTES already. */
+/* The listener's own routes count no more: those of trip_route do. */
+void trip_routes_clear(struct trip *t);
+/* Another route, tried after those before. false: there is no such tunnel, it does not allow the service, there are TRIP_ROUTES already, or no memory. */
 bool trip_route(struct trip *t, const char *tunnel, const char *service);
-void trip_routes_clear(struct trip *t); /* while it waits */
-/* Sets out. Any event may come from within this call, and the owner may free the trip then. */
+/* Sets out. Any event may come from within this call. */
 void trip_start(struct trip *t);
 /* From within the session's on_end(refused = true), with its reason: true: the session lives on (session_keep was called), and is opened anew on another agent now or a little
- * later; on_session is not called again, the session's on_open is. false: nobody else is there. */
-bool trip_refused(struct trip *t, enum reason why);
+ * later; on_session is not called again, the session's on_open is. false: nobody else is there, and the session is gone. */
+bool trip_refused(struct trip *t, enum reason why) __attribute__((warn_unused_result));
 /* Events of the session's move to another thread (session_events.on_leave, on_arrive) are passed on here. */
 void trip_leave(struct trip *t);
 void trip_arrive(struct trip *t);
 /* The session was opened by its agent (on_open): times and histograms. */
 void trip_established(struct trip *t, const char *target);
-/* The end: the session is the owner's no more. Counts are given back; no event any more. failed, up, down: for the tunnel's tally. */
+/* The end: the session is the owner's no more. Counts are given back; no event any more. why, up, down: for the tunnel's tally. */
 void trip_free(struct trip *t, enum reason why, uint64_t up, uint64_t down);
 
 bool trip_waiting(const struct trip *t);                  /* in the queue */
 struct session *trip_session(const struct trip *t);      /* NULL: none yet, or it is over */
 struct generation *trip_generation(const struct trip *t); /* borrowed */
+struct place *trip_place(const struct trip *t);           /* of it */
 
 struct trip_view { /* strings are good until the trip goes on */
 	const char *route, *tunnel, *service; /* of the agent chosen, else of the first route; NULL: none */
@@ -66,15 +76,14 @@ struct trip_view { /* strings are good until the trip goes on */
 	uint64_t link;
 	uint64_t opened_ms, established_ms;   /* 0: not yet */
 	int64_t queue_ms, connect_ms;         /* -1: not reached */
-	const char *end;                      /* where it would end now: "Q", "C" or "D" */
+	char phase;                           /* where it would end now: Q, C or D */
 };
 void trip_view(const struct trip *t, struct trip_view *out);
 
-/* Of the calling thread. Reload: those that wait follow the new generation (the owner's routes are kept unless on_reroute says others). */
+/* Of the calling thread. */
 void trip_init(void);
 void trip_fini(void);
-void trip_stop(void);  /* those that wait fail with STOPPED, and so does every later one */
-void trip_retry(bool all); /* something changed: links, limits. all: also those that lack nothing of it */
-void trip_reload(struct generation *g);
+void trip_stop(void);                   /* those that wait fail with STOPPED, and so does every later one */
+void trip_reload(struct generation *g); /* those that wait follow */
 
 #endif
