@@ -12,6 +12,7 @@ BINDIR ?= $(PREFIX)/bin
 COMPLETIONDIR ?= $(PREFIX)/share/bash-completion/completions
 MANDIR ?= $(PREFIX)/share/man
 DOCDIR ?= $(PREFIX)/share/doc/mctunnel
+LIBEXECDIR ?= $(PREFIX)/libexec/mctunnel
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 SYSUSERSDIR ?= $(PREFIX)/lib/sysusers.d
 TMPFILESDIR ?= $(PREFIX)/lib/tmpfiles.d
@@ -61,6 +62,9 @@ REPLAY_BIN := $(FUZZ_SRC:reg-tests/fuzz/%.c=$(BUILD)/replay/%)
 TOOL_SRC := $(sort $(wildcard reg-tests/tools/*.c))
 TOOL_BIN := $(TOOL_SRC:reg-tests/tools/%.c=$(BUILD)/tools/%)
 FUZZ_SECONDS ?= 60
+# what make install puts below examples, with its folders, and below LIBEXECDIR
+EXAMPLES := $(wildcard $(addprefix etc/,examples keepalived prometheus grafana kubernetes))
+HELPERS := $(wildcard scripts/keepalived-*)
 
 all: mctunnel mctunnelctl ## build ./mctunnel and ./mctunnelctl (the default)
 
@@ -161,10 +165,14 @@ install: all ## install below DESTDIR and PREFIX; an existing configuration is k
 	install -m 644 etc/bash-completion/mctunnelctl $(DESTDIR)$(COMPLETIONDIR)
 	install -m 644 doc/mctunnelctl.1 $(DESTDIR)$(MANDIR)/man1
 	install -m 644 doc/mctunnel.8 doc/mctunnel-pki.8 $(DESTDIR)$(MANDIR)/man8
-	install -d $(DESTDIR)$(DOCDIR)/internals $(DESTDIR)$(DOCDIR)/examples
+	install -d $(DESTDIR)$(DOCDIR)/internals
 	install -m 644 README.md NEWS LICENSE $(wildcard doc/*.txt doc/*.md) $(DESTDIR)$(DOCDIR)
 	install -m 644 $(wildcard doc/internals/*.md) $(DESTDIR)$(DOCDIR)/internals
-	install -m 644 $(wildcard etc/examples/*.cfg) etc/prometheus/mctunnel.rules.yml $(DESTDIR)$(DOCDIR)/examples
+	for f in $$(find $(EXAMPLES) -type f); do \
+		mode=644; [ ! -x $$f ] || mode=755; to=$${f#etc/}; \
+		install -D -m $$mode $$f $(DESTDIR)$(DOCDIR)/examples/$${to#examples/} || exit 1; \
+	done
+	for f in $(HELPERS); do install -D -m 755 $$f $(DESTDIR)$(LIBEXECDIR)/$${f##*/} || exit 1; done
 	test -e $(DESTDIR)$(SYSCONFDIR)/mctunnel/mctunnel.cfg || \
 		install -m 644 etc/mctunnel.cfg $(DESTDIR)$(SYSCONFDIR)/mctunnel/mctunnel.cfg
 	install -d $(DESTDIR)$(UNITDIR) $(DESTDIR)$(SYSUSERSDIR) $(DESTDIR)$(TMPFILESDIR)
@@ -179,7 +187,7 @@ uninstall: ## remove what install put there; the configuration stays
 	rm -f $(DESTDIR)$(MANDIR)/man1/mctunnelctl.1 $(DESTDIR)$(COMPLETIONDIR)/mctunnelctl
 	rm -f $(DESTDIR)$(MANDIR)/man8/mctunnel.8 $(DESTDIR)$(MANDIR)/man8/mctunnel-pki.8
 	rm -f $(DESTDIR)$(UNITDIR)/mctunnel.service $(DESTDIR)$(SYSUSERSDIR)/mctunnel.conf $(DESTDIR)$(TMPFILESDIR)/mctunnel.conf
-	rm -rf $(DESTDIR)$(DOCDIR)
+	rm -rf $(DESTDIR)$(DOCDIR) $(DESTDIR)$(LIBEXECDIR)
 
 dist: ## pack the committed tree as mctunnel-VERSION.tar.gz
 	git archive --format=tar.gz --prefix=mctunnel-$(VERSION)/ -o mctunnel-$(VERSION).tar.gz HEAD

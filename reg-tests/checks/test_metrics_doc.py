@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""doc/metrics.md is what the sources' tables say, and knows every metric of the running program and of the alert rules."""
+"""doc/metrics.md is what the sources' tables say, and knows every metric of the running program, of the alert rules and of the dashboard."""
+import glob
 import os
 import re
 import subprocess
@@ -8,7 +9,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.p
 import harness
 import scene
 import tcp
-from harness import equal
+from harness import check, equal
 
 
 def read(path):
@@ -32,8 +33,17 @@ def test_known(run):
     for program in (p.hub, p.agent):
         for name, kind in re.findall(r"^# TYPE (\w+) (\w+)", program.get("/metrics")[1], re.M):
             equal((name, known.get(name)), (name, kind), "metric of doc/metrics.md")
-    for name in re.findall(r"expr: .*?\b(mctunnel_\w+)", read("etc/prometheus/mctunnel.rules.yml")):
-        equal(re.sub("_bucket$", "", name) in known, True, name)
+
+
+def test_used(_):
+    """Alerts and dashboard name only metrics that exist, their tests too."""
+    known = documented()
+    tests = glob.glob(harness.TOP + "/reg-tests/prometheus/*.yml")
+    for path in ["etc/prometheus/mctunnel.rules.yml", "etc/grafana/mctunnel.json", *tests]:
+        names = set(re.findall(r"\b(?:mctunnel|process)_\w+", read(path)))
+        check(names, "no metric in", path)
+        unknown = sorted(n for n in names if n not in known and re.sub("_(bucket|sum|count)$", "", n) not in known)
+        equal(unknown, [], "metrics of %s that do not exist" % path)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""A real Prometheus reads hub and agent; our alert rules are good, and fire."""
+"""A real Prometheus reads hub and agent; our alert rules are good, and fire; it understands every expression of the dashboard."""
 import glob
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,8 +15,9 @@ import harness
 import proc
 import scene
 import tcp
-from harness import equal, say
+from harness import check, equal, say
 
+DASHBOARD = os.path.join(harness.TOP, "etc", "grafana", "mctunnel.json")
 RULES = os.path.join(harness.TOP, "etc", "prometheus", "mctunnel.rules.yml")
 CONFIG = """
 global: { scrape_interval: 200ms, scrape_timeout: 200ms, evaluation_interval: 200ms }
@@ -66,6 +68,40 @@ def test_rules(run):
         equal(p.returncode, 0, " ".join(args) + "\n" + p.stdout + p.stderr)
 
 
+def test_every_rule_is_tested(_):
+    with open(RULES) as f:
+        names = re.findall(r"- alert: (\w+)", f.read())
+    tests = ""
+    for path in glob.glob(harness.TOP + "/reg-tests/prometheus/*.yml"):
+        with open(path) as f:
+            tests += f.read()
+    equal([n for n in names if n not in tests], [], "alerts that no test lets fire")
+    check({"MCTunnelHubDown", "HighAgentReconnectionRate"} <= set(names), "the alerts that everything began with")
+
+
+def dashboard_expressions():
+    """What Grafana would ask, its variables put in."""
+    def walk(node):
+        if isinstance(node, dict):
+            yield from [node["expr"]] if "expr" in node else []
+        for inner in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+            yield from walk(inner)
+    with open(DASHBOARD) as f:
+        return [e.replace("$instance", ".*").replace("$__rate_interval", "5s") for e in walk(json.load(f))]
+
+
+def ask_dashboard(prometheus):
+    """Each is understood; most of them have something to show."""
+    expressions = dashboard_expressions()
+    empty = []
+    for expression in expressions:
+        data = prometheus.ask("query", query=expression)
+        check(data, "Prometheus does not take", expression)
+        empty += [] if data["result"] else [expression]
+    say("%d expressions of the dashboard, %d with nothing to show here: %s" % (len(expressions), len(empty), empty))
+    check(len(empty) < len(expressions) / 2, empty)
+
+
 def test_scrape(run):
     p = scene.pair(run, {"echo": tcp.Server(run, tcp.echo).address})
     rules = run.path("rules.yml")
@@ -81,6 +117,7 @@ def test_scrape(run):
     prometheus.wait('mctunnel_links{job="mctunnel-hub"}', p.links)
     prometheus.wait('mctunnel_service_up{tunnel="site-a",service="echo",agent="edge-1"}', 1)
     prometheus.wait("histogram_quantile(1, sum by (le) (mctunnel_connection_establishment_seconds_bucket)) < bool 1", 1)
+    ask_dashboard(prometheus)
     # scraped through a crash of the worker too
     p.hub.kill_worker()
     prometheus.wait('mctunnel_worker_restarts_total{job="mctunnel-hub"}', 1)
