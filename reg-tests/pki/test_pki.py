@@ -1,4 +1,5 @@
 """mctunnel-pki: what it issues is what hub and agent need, keys are private and never overwritten."""
+import base64
 import os
 import pwd
 import re
@@ -144,6 +145,17 @@ class Pki(unittest.TestCase):
         owners = [os.stat(self.path(f)).st_uid for f in ("edge-1.key", "hub.key", "ca.key")]
         self.assertEqual(owners, [pwd.getpwnam("daemon").pw_uid, 0, 0])
         self.assertEqual(stat.S_IMODE(os.stat(self.path("edge-1.key")).st_mode), 0o600)
+
+    def test_ticket_keys(self):
+        seen = []
+        for _ in range(4):
+            self.assertIn("give the file to both hubs", self.good("ticket-key"))
+            keys = [line for line in self.content("ticket.keys").splitlines() if not line.startswith("#")]
+            self.assertEqual(keys[1:], seen[:2])
+            self.assertEqual([len(base64.b64decode(k, validate=True)) for k in keys], [80] * len(keys))
+            self.assertEqual(stat.S_IMODE(os.stat(self.path("ticket.keys")).st_mode), 0o600)
+            seen = keys
+        self.assertEqual(len(set(seen)), 3)
 
     def test_mistakes(self):
         self.bad("is no good name", "agent", "two words")

@@ -10,6 +10,7 @@
 #include "mctunnel/conf/conf.h"
 #include "mctunnel/conf/files.h"
 #include "mctunnel/conf/finding.h"
+#include "mctunnel/conf/ticket_keys.h"
 #include "mctunnel/conf/value.h"
 
 #include <arpa/inet.h>
@@ -167,6 +168,23 @@ static void check_pair(struct check *k, char *const *cert, char *const *key, con
 		warn_on(k->findings, key, owner, "\"%s\" holds a key that others than its owner may read (chmod 600)", *key);
 }
 
+static void check_ticket_keys(struct check *k)
+{
+	char *const *path = &k->conf->global.ticket_keys;
+	uint8_t keys[TICKET_KEYS_MAX][TICKET_KEY_BYTES];
+	const char *why;
+	char err[128];
+	size_t len;
+
+	if (!check_file(k, path, NULL))
+		return;
+	if (ticket_keys_parse(files_read(k->conf->files, *path, &len, &why), keys, err, sizeof(err)) < 0)
+		alert_on(k->findings, path, NULL, "\"%s\": %s", *path, err);
+	else if (files_world_readable(k->conf->files, *path))
+		warn_on(k->findings, path, NULL, "\"%s\" holds keys that others than its owner may read (chmod 600)", *path);
+	explicit_bzero(keys, sizeof(keys));
+}
+
 static void check_heartbeat(struct check *k, const uint32_t *interval, const uint32_t *timeout)
 {
 	char a[32], b[32];
@@ -182,6 +200,7 @@ static void check_hub(struct check *k)
 {
 	struct conf_hub *h = &k->conf->hub;
 
+	check_ticket_keys(k);
 	check_heartbeat(k, &h->heartbeat_interval, &h->heartbeat_timeout);
 	for (size_t i = 0; i < h->bind_n; i++) {
 		struct conf_tls_bind *b = &h->bind[i];

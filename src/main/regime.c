@@ -8,6 +8,7 @@
 #include "mctunnel/base/mem.h"
 #include "mctunnel/conf/conf.h"
 #include "mctunnel/conf/files.h"
+#include "mctunnel/conf/ticket_keys.h"
 #include "mctunnel/main/sockets.h"
 #include "mctunnel/net/tls.h"
 
@@ -25,7 +26,7 @@ static const char *content(const struct conf *conf, const char *path)
 	return path ? files_read(conf->files, path, &len, &why) : NULL;
 }
 
-static struct tls *server_tls(const struct conf *c, const struct conf_tls_bind *b, const uint8_t *ticket_key, char *err, size_t errsize)
+static struct tls *server_tls(const struct conf *c, const struct conf_tls_bind *b, const struct tls_ticket_keys *keys, char *err, size_t errsize)
 {
 	struct tls_files f = { .cert_path = b->cert,
 			       .cert = content(c, b->cert),
@@ -36,7 +37,7 @@ static struct tls *server_tls(const struct conf *c, const struct conf_tls_bind *
 			       .crl_path = b->crl,
 			       .crl = content(c, b->crl) };
 
-	return tls_server(&f, ticket_key, err, errsize);
+	return tls_server(&f, keys, err, errsize);
 }
 
 static struct tls *client_tls(const struct conf *c, char *err, size_t errsize)
@@ -52,13 +53,13 @@ static struct tls *client_tls(const struct conf *c, char *err, size_t errsize)
 	return tls_client(&f, err, errsize);
 }
 
-static int make_tls(struct regime *r, const uint8_t *ticket_key, char *err, size_t errsize)
+static int make_tls(struct regime *r, const struct tls_ticket_keys *keys, char *err, size_t errsize)
 {
 	const struct conf *c = r->conf;
 
 	r->hub_tls = xcalloc(c->hub.bind_n + 1, sizeof(*r->hub_tls));
 	for (size_t i = 0; i < c->hub.bind_n; i++) {
-		r->hub_tls[i] = server_tls(c, &c->hub.bind[i], ticket_key, err, errsize);
+		r->hub_tls[i] = server_tls(c, &c->hub.bind[i], keys, err, errsize);
 		if (!r->hub_tls[i])
 			return -1;
 	}
@@ -68,10 +69,28 @@ static int make_tls(struct regime *r, const uint8_t *ticket_key, char *err, size
 	return r->agent_tls ? 0 : -1;
 }
 
+/* Those of the file, else the process's own. */
+static int take_keys(const struct conf *c, const uint8_t *own, uint8_t keys[][TLS_TICKET_KEY], char *err, size_t errsize)
+{
+	const char *text = content(c, c->global.ticket_keys);
+
+	if (text)
+		return ticket_keys_parse(text, keys, err, errsize);
+	memcpy(keys[0], own, TLS_TICKET_KEY);
+	return 1;
+}
+
 int regime_make(struct regime *r, struct conf *conf, const uint8_t *ticket_key, char *err, size_t errsize)
 {
+	uint8_t keys[TICKET_KEYS_MAX][TLS_TICKET_KEY];
+	int n = take_keys(conf, ticket_key, keys, err, errsize);
+	bool good = false;
+
 	*r = (struct regime){ .conf = conf_get(conf) };
-	if (make_tls(r, ticket_key, err, errsize) == 0)
+	if (n > 0)
+		good = make_tls(r, &(struct tls_ticket_keys){ keys, (size_t)n }, err, errsize) == 0;
+	explicit_bzero(keys, sizeof(keys));
+	if (good)
 		return 0;
 	regime_free(r);
 	return -1;
@@ -79,7 +98,7 @@ int regime_make(struct regime *r, struct conf *conf, const uint8_t *ticket_key, 
 
 void regime_free(struct regime *r)
 {
-	for (size_t i = 0; r->conf && i < r->conf->hub.bind_n; i++)
+	for (size_t i = 0; r->hub_tls && i < r->conf->hub.bind_n; i++)
 		tls_put(r->hub_tls[i]);
 	free(r->hub_tls);
 	tls_put(r->agent_tls);

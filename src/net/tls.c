@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
+#include <openssl/rand.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 #include <pthread.h>
@@ -29,7 +30,6 @@
 
 #define CIPHERS "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
 #define GROUPS "X25519:P-256"
-#define TICKET_KEY_SIZE 80
 #define TICKET_LIFE_S (12 * 3600)
 
 #define RECORD 16384            /* plaintext of a full record */
@@ -43,6 +43,8 @@ struct tls {
 	SSL_CTX *ctx;
 	bool server;
 	time_t not_after;
+	uint8_t (*ticket_keys)[TLS_TICKET_KEY]; /* owned; NULL: OpenSSL has its own */
+	size_t ticket_keys_n;
 };
 
 struct tls_ticket {
@@ -796,6 +798,33 @@ static SSL_TICKET_RETURN on_ticket(SSL *ssl, SSL_SESSION *session, const unsigne
 	return still_good(t->tls, NULL, session) ? SSL_TICKET_RETURN_USE_RENEW : SSL_TICKET_RETURN_IGNORE_RENEW;
 }
 
+/* A ticket is AES-256-CBC with HMAC-SHA256 behind it, as OpenSSL's own. */
+static bool use_ticket_key(uint8_t *key, unsigned char *iv, EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac, int seal)
+{
+	char digest[] = "SHA256";
+	const OSSL_PARAM params[] = { OSSL_PARAM_construct_octet_string("key", key + 16, 32),
+				      OSSL_PARAM_construct_utf8_string("digest", digest, 0), OSSL_PARAM_construct_end() };
+
+	return EVP_CipherInit_ex(cipher, EVP_aes_256_cbc(), NULL, key + 48, iv, seal) == 1 && EVP_MAC_CTX_set_params(mac, params) == 1;
+}
+
+/* 1: go on; 0: no key of ours has that name; -1: failed. */
+static int on_ticket_key(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *cipher, EVP_MAC_CTX *mac, int seal)
+{
+	const struct tls *tls = ((const struct tls_conn *)SSL_get_app_data(ssl))->tls;
+
+	if (seal) {
+		memcpy(name, tls->ticket_keys[0], 16);
+		if (RAND_bytes(iv, EVP_CIPHER_get_iv_length(EVP_aes_256_cbc())) != 1)
+			return -1;
+	}
+	for (size_t i = 0; i < tls->ticket_keys_n; i++) {
+		if (memcmp(name, tls->ticket_keys[i], 16) == 0)
+			return use_ticket_key(tls->ticket_keys[i], iv, cipher, mac, seal) ? 1 : -1;
+	}
+	return 0;
+}
+
 static int on_new_session(SSL *ssl, SSL_SESSION *session)
 {
 	struct tls_conn *t = SSL_get_app_data(ssl);
@@ -1084,21 +1113,24 @@ static bool set_common(SSL_CTX *ctx)
 	       SSL_CTX_set1_groups_list(ctx, GROUPS) == 1;
 }
 
-static bool set_server(SSL_CTX *ctx, const uint8_t *ticket_key)
+static bool set_ticket_keys(struct tls *tls, const struct tls_ticket_keys *keys)
+{
+	if (!keys || keys->n == 0)
+		return true;
+	tls->ticket_keys = xcalloc(keys->n, sizeof(*tls->ticket_keys));
+	tls->ticket_keys_n = keys->n;
+	memcpy(tls->ticket_keys, keys->v, keys->n * sizeof(*tls->ticket_keys));
+	return SSL_CTX_set_tlsext_ticket_key_evp_cb(tls->ctx, on_ticket_key) == 1;
+}
+
+static bool set_server(SSL_CTX *ctx)
 {
 	static const unsigned char id[] = "mctunnel";
-	uint8_t key[TICKET_KEY_SIZE];
 
 	SSL_CTX_set_alpn_select_cb(ctx, choose_alpn, NULL);
 	SSL_CTX_set_client_hello_cb(ctx, on_client_hello, NULL);
 	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
 	SSL_CTX_set_timeout(ctx, TICKET_LIFE_S);
-	if (ticket_key) {
-		memcpy(key, ticket_key, sizeof(key));
-		if (SSL_CTX_set_tlsext_ticket_keys(ctx, key, sizeof(key)) != 1)
-			return false;
-		OPENSSL_cleanse(key, sizeof(key));
-	}
 	return SSL_CTX_set_session_id_context(ctx, id, sizeof(id) - 1) == 1 && SSL_CTX_set_num_tickets(ctx, 1) == 1 &&
 	       SSL_CTX_set_session_ticket_cb(ctx, NULL, on_ticket, NULL) == 1;
 }
@@ -1112,7 +1144,7 @@ static bool set_client(SSL_CTX *ctx)
 	return SSL_CTX_set_alpn_protos(ctx, ours, sizeof(ours) - 1) == 0;
 }
 
-static struct tls *load(const struct tls_files *f, bool server, const uint8_t *ticket_key, char *err, size_t errsize)
+static struct tls *load(const struct tls_files *f, bool server, const struct tls_ticket_keys *keys, char *err, size_t errsize)
 {
 	struct loading l = { .f = f, .err = err, .errsize = errsize };
 	struct tls *tls = xcalloc(1, sizeof(*tls));
@@ -1125,7 +1157,7 @@ static struct tls *load(const struct tls_files *f, bool server, const uint8_t *t
 	if (!tls->ctx)
 		die("cannot make a TLS context: %s", openssl_reason());
 	l.tls = tls;
-	if (!set_common(tls->ctx) || !(server ? set_server(tls->ctx, ticket_key) : set_client(tls->ctx)))
+	if (!set_common(tls->ctx) || !(server ? set_server(tls->ctx) && set_ticket_keys(tls, keys) : set_client(tls->ctx)))
 		snprintf(err, errsize, "TLS cannot be set up: %s", openssl_reason());
 	else if (load_cert(&l) == 0 && load_key(&l) == 0 && load_ca(&l) == 0 && load_crl(&l) == 0)
 		return tls;
@@ -1134,9 +1166,9 @@ static struct tls *load(const struct tls_files *f, bool server, const uint8_t *t
 	return NULL;
 }
 
-struct tls *tls_server(const struct tls_files *f, const uint8_t *ticket_key, char *err, size_t errsize)
+struct tls *tls_server(const struct tls_files *f, const struct tls_ticket_keys *keys, char *err, size_t errsize)
 {
-	return load(f, true, ticket_key, err, errsize);
+	return load(f, true, keys, err, errsize);
 }
 
 struct tls *tls_client(const struct tls_files *f, char *err, size_t errsize)
@@ -1155,6 +1187,8 @@ void tls_put(struct tls *t)
 	if (!t || atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) > 1)
 		return;
 	SSL_CTX_free(t->ctx);
+	OPENSSL_cleanse(t->ticket_keys, t->ticket_keys_n * sizeof(*t->ticket_keys));
+	free(t->ticket_keys);
 	free(t);
 }
 

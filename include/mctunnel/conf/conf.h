@@ -65,7 +65,7 @@ struct conf_global {
 	char *health_file; /* NULL: none */
 	uint64_t memory;   /* budget for data in flight, bytes */
 	struct conf_lua lua;
-	char *ticket_keys; /* path, NULL: a random key of the process: what tickets of TLS sessions are sealed with */
+	char *ticket_keys; /* path, see ticket_keys.h; NULL: a random key of the process: what tickets of TLS sessions are sealed with */
 };
 
 struct conf_tls_bind {

@@ -21,9 +21,17 @@ struct tls_files {
 	const char *crl_path, *crl; /* NULL: none */
 };
 
+#define TLS_TICKET_KEY 80 /* bytes: a name of 16, 32 to sign with, 32 to encrypt with */
+
+/* What tickets are sealed with, shared by processes that shall resume each other's sessions: the first seals, all open. */
+struct tls_ticket_keys {
+	const uint8_t (*v)[TLS_TICKET_KEY]; /* copied */
+	size_t n;
+};
+
 /* NULL, with a sentence in err naming the file at fault: unreadable PEM, the key is not the certificate's, encrypted key, expired CRL ...
- * ticket_key: 80 bytes shared by processes that shall resume each other's sessions (server); NULL: random. */
-struct tls *tls_server(const struct tls_files *f, const uint8_t *ticket_key, char *err, size_t errsize) __attribute__((warn_unused_result));
+ * keys: of tickets (server); NULL: a random one. */
+struct tls *tls_server(const struct tls_files *f, const struct tls_ticket_keys *keys, char *err, size_t errsize) __attribute__((warn_unused_result));
 struct tls *tls_client(const struct tls_files *f, char *err, size_t errsize) __attribute__((warn_unused_result));
 struct tls *tls_get(struct tls *t);
 void tls_put(struct tls *t);

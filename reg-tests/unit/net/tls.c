@@ -138,15 +138,21 @@ static void tcp_pair(int fd[2])
 	close(s);
 }
 
-static struct tls *server_with(const struct tls_files *f)
+static struct tls *server_with_keys(const struct tls_files *f, const struct tls_ticket_keys *keys)
 {
-	static const uint8_t key[80] = "tickets";
 	char err[200] = "";
-	struct tls *t = tls_server(f, key, err, sizeof(err));
+	struct tls *t = tls_server(f, keys, err, sizeof(err));
 
 	assert_string_equal(err, "");
 	assert_non_null(t);
 	return t;
+}
+
+static struct tls *server_with(const struct tls_files *f)
+{
+	static const uint8_t key[1][TLS_TICKET_KEY] = { "tickets" };
+
+	return server_with_keys(f, &(struct tls_ticket_keys){ key, 1 });
 }
 
 static struct tls *client_with(const struct tls_files *f)
@@ -750,6 +756,49 @@ static void resumption(void **state)
 	tls_ticket_free(t);
 }
 
+static void use_keys(const char *first, const char *second)
+{
+	uint8_t keys[2][TLS_TICKET_KEY] = { "" };
+	struct tls_files f = files(pem_hub);
+
+	memcpy(keys[0], first, strlen(first));
+	memcpy(keys[1], second, strlen(second));
+	tls_put(hub_tls);
+	hub_tls = server_with_keys(&f, &(struct tls_ticket_keys){ keys, second[0] ? 2 : 1 });
+}
+
+static bool resumes(const struct tls_ticket *t)
+{
+	bool yes;
+
+	handshake(t);
+	assert_int_equal(tls_state(hub.c), TLS_UP);
+	yes = tls_resumed(hub.c);
+	assert_int_equal(tls_resumed(edge.c), yes);
+	abort_both();
+	return yes;
+}
+
+static void keys_of_a_pair(void **state)
+{
+	struct tls_ticket *t;
+
+	use_keys("old", "");
+	t = earn_ticket();
+	use_keys("new", "old"); /* rotated: what the old one sealed is opened */
+	assert_true(resumes(t));
+	use_keys("old", "new"); /* the other hub, not rotated yet */
+	assert_true(resumes(t));
+	use_keys("new", "");
+	assert_false(resumes(t));
+	tls_ticket_free(t);
+	use_keys("new", "old");
+	t = earn_ticket();
+	use_keys("new", ""); /* sealed with the first */
+	assert_true(resumes(t));
+	tls_ticket_free(t);
+}
+
 static void revoked_then_resumed(void **state)
 {
 	struct tls_ticket *t;
@@ -869,6 +918,7 @@ int main(void)
 		T(not_tls),
 		T(server_is_not_tls),
 		T(resumption),
+		T(keys_of_a_pair),
 		T(revoked_then_resumed),
 		T(ticket_of_another_name),
 		T(bad_files),
