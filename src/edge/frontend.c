@@ -1,8 +1,7 @@
 /* The hub's listeners and their clients, from accept to the line in the log.
- * Owns every client until its pump takes the socket, and the counts of sessions against the limits: of the process, of
- * a listener, of a tunnel. A client is never refused for a limit: accepting pauses, or the client waits in the queue.
- * A client whose link lives on another thread goes there before its first byte is read.
- * Does not know how bytes are carried (pump, session) nor how agents come and go (registry). */
+ * Owns every client until its connection ends, and the counts of sessions against the limits of the process and of a listener. A client is never
+ * refused for a limit: accepting pauses. What must be read before it is known where a client goes, an arrival reads; where it goes, the rules
+ * say; how it comes there is a trip's; how bytes are carried is a pump's, or, for HTTP, a web's. */
 #include "mctunnel/edge/frontend.h"
 
 #include "mctunnel/base/addr.h"
@@ -10,22 +9,21 @@
 #include "mctunnel/base/clock.h"
 #include "mctunnel/base/list.h"
 #include "mctunnel/base/log.h"
-#include "mctunnel/base/map.h"
 #include "mctunnel/base/mem.h"
-#include "mctunnel/base/pace.h"
 #include "mctunnel/base/series.h"
 #include "mctunnel/base/stat.h"
 #include "mctunnel/base/str.h"
 #include "mctunnel/base/timer.h"
 #include "mctunnel/conf/conf.h"
+#include "mctunnel/edge/generation.h"
 #include "mctunnel/edge/pump.h"
+#include "mctunnel/edge/record.h"
+#include "mctunnel/edge/room.h"
+#include "mctunnel/edge/trip.h"
 #include "mctunnel/event/loop.h"
-#include "mctunnel/event/thread.h"
 #include "mctunnel/net/conn.h"
 #include "mctunnel/net/reserve.h"
 #include "mctunnel/net/sock.h"
-#include "mctunnel/tunnel/link.h"
-#include "mctunnel/tunnel/registry.h"
 #include "mctunnel/tunnel/session.h"
 
 #include <errno.h>
@@ -36,45 +34,7 @@
 
 #define ACCEPTS 64       /* a turn and listener */
 #define BREATHER_MS 100  /* without accepting, when descriptors or memory are used up */
-#define FULL_MS 50       /* between two looks at links that were full: a stream is free somewhat later than its session has ended */
 #define COMPLAIN_MS 60000
-#define AVOID_MAX 4      /* agents that refused one client */
-#define RETRIES_MAX 8    /* in all, for one client */
-#define HOPS_MAX 8       /* links that were gone when the client came */
-
-struct tally { /* what has been */
-	atomic_uint_fast64_t total, failed, up, down;
-};
-
-struct score { /* of a listener or a tunnel, by its name: goes from one generation to the next */
-	atomic_uint refs, sessions;
-	struct pace pace; /* of a listener: accepting */
-	struct tally tally;
-	atomic_bool disabled;
-};
-
-struct site { /* a tunnel as the clients see it */
-	const struct conf_tunnel *t;
-	struct score *score; /* shared */
-};
-
-struct place { /* a listener, all its sockets on all threads */
-	const struct conf_listener *l;
-	struct site **sites; /* owned: one for each route */
-	struct score *score; /* shared */
-};
-
-struct generation { /* what a configuration means here; a client stays with the one it began with */
-	atomic_uint refs;
-	struct conf *conf;    /* shared */
-	struct site *sites;   /* owned */
-	struct place *places; /* owned */
-};
-
-struct knock { /* tells a thread that a session has ended somewhere */
-	struct msg msg;
-	atomic_bool posted;
-};
 
 /* Of the process. */
 static struct {
@@ -84,9 +44,7 @@ static struct {
 	atomic_uint sessions;
 	atomic_uint maxconn; /* instead of the configuration's; 0: none */
 	struct pace pace;    /* accepting at all listeners */
-	atomic_uint_fast64_t want_room; /* a bit for each thread that is to be knocked at */
 	atomic_uint_fast64_t complain_ms;
-	struct knock knocks[THREAD_MAX];
 } all = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 struct door { /* this thread's watch of one listening socket */
@@ -100,92 +58,39 @@ struct door { /* this thread's watch of one listening socket */
 
 static _Thread_local struct {
 	struct generation *gen; /* shared; NULL before frontend_init */
-	struct list doors, waiting;
+	struct list doors;
 	struct list clients; /* all that are here and not on their way, by serial */
 	uint64_t serial;
-	struct timer breather, full;
+	struct timer breather;
 	bool scarce; /* the last client got a descriptor of the reserve */
-	bool stopping;
 } front;
 
 struct client {
-	struct msg msg;   /* on its way to another thread */
-	struct list node; /* in front.waiting, or in none */
 	struct list member; /* in front.clients, or on its way to another thread's */
 	uint64_t serial;
+	struct place *place;    /* of gen */
 	struct generation *gen; /* shared */
-	struct place *place;
-	int fd; /* until it is a conn, then -1 */
-	struct watch watch;
-	struct timer patience;
+	int fd;                 /* until it is a conn, then -1 */
+	struct watch watch;     /* while it waits */
 	struct addr peer;
-	uint64_t accepted_ms, opened_ms, established_ms; /* 0: not yet */
-	enum reason lacks;     /* what it waits for, as the reason of its end */
-	unsigned route, hops, retries;
-	struct advert *advert; /* shared: the agent it was placed on, or NULL */
-	bool counted;          /* among the sessions of advert and site */
-	uint64_t link;
-	int thread;                /* of that link */
-	bool departing, over;      /* a message to ourselves holds it; the session ended meanwhile */
-	enum reason why;
-	struct pump *pump;
-	uint8_t avoid[AVOID_MAX][16];
-	size_t avoid_n;
-	char *target; /* owned */
-	char id[33];
+	uint64_t accepted_ms;
+	struct trip *trip; /* owned; NULL: it has not set out */
+	struct pump *pump; /* owned; the same */
+	bool carried;      /* the pump has begun: it ends by itself, or by pump_abort */
 };
 
-static struct generation *generation_get(struct generation *g);
-static void generation_put(struct generation *g);
-
-/* Limits. A count never exceeds its maximum, not even for a moment, so that nobody is turned away by somebody who only tries. */
-
-static bool take(atomic_uint *count, uint32_t max)
-{
-	unsigned n = atomic_load(count);
-
-	do {
-		if (max && n >= max)
-			return false;
-	} while (!atomic_compare_exchange_weak(count, &n, n + 1));
-	return true;
-}
+/* Limits. */
 
 static bool full(const struct place *p)
 {
 	return atomic_load(&all.sessions) >= frontend_maxconn() || (p->l->maxconn && atomic_load(&p->score->sessions) >= p->l->maxconn);
 }
 
-static void knock_at(int thread)
-{
-	struct knock *k = &all.knocks[thread];
-
-	if (!atomic_exchange(&k->posted, true))
-		thread_post(thread, &k->msg);
-}
-
-/* After a count went down: whoever asked for room tries again. */
-static void room_made(void)
-{
-	uint64_t who = atomic_load(&all.want_room) ? atomic_exchange(&all.want_room, 0) : 0;
-
-	for (int i = 0; who; i++, who >>= 1) {
-		if (who & 1)
-			knock_at(i);
-	}
-}
-
-/* To be called before the last look at the counts, so that no end of a session is missed. */
-static void ask_for_room(void)
-{
-	atomic_fetch_or(&all.want_room, UINT64_C(1) << thread_self());
-}
-
 static bool place_take(struct place *p)
 {
-	if (full(p) || !take(&all.sessions, frontend_maxconn()))
+	if (full(p) || !count_take(&all.sessions, frontend_maxconn()))
 		return false;
-	if (take(&p->score->sessions, p->l->maxconn))
+	if (count_take(&p->score->sessions, p->l->maxconn))
 		return true;
 	atomic_fetch_sub(&all.sessions, 1);
 	room_made();
@@ -220,445 +125,145 @@ static uint64_t place_pace(struct place *p)
 
 /* Clients: their end. */
 
-static int64_t span(uint64_t from, uint64_t to)
-{
-	return from && to ? (int64_t)(to - from) : -1;
-}
-
-static const char *route_text(const struct client *cl)
-{
-	return cl->route < cl->place->l->route_n ? cl->place->l->route[cl->route].text : NULL;
-}
-
-static void end_state(const struct client *cl, enum reason why, char state[3])
-{
-	state[0] = reason_letter(why);
-	state[2] = '\0';
-	if (why == REASON_DONE)
-		state[1] = '-';
-	else if (!cl->opened_ms)
-		state[1] = 'Q';
-	else if (!cl->established_ms)
-		state[1] = 'C';
-	else
-		state[1] = cl->pump && pump_half_closed(cl->pump) ? 'L' : 'D';
-}
-
-static void log_who(struct log_rec *r, const struct client *cl)
-{
-	char text[ADDR_TEXT];
-
-	log_str(r, "listener", cl->place->l->name);
-	log_str(r, "client", addr_text(&cl->peer, text, sizeof(text)));
-	log_str(r, "route", route_text(cl));
-	log_str(r, "agent", cl->advert ? cl->advert->name : NULL);
-}
-
-static void log_end_of(const struct client *cl, enum reason why)
-{
-	struct log_rec r;
-	char text[32], state[3];
-	struct strbuf b;
-
-	if (!log_wants(LOG_INFO))
-		return;
-	log_begin(&r, LOG_INFO, "session");
-	log_who(&r, cl);
-	log_str(&r, "target", cl->target);
-	log_int(&r, "queue", span(cl->accepted_ms, cl->opened_ms ? cl->opened_ms : clock_ms()));
-	log_int(&r, "connect", span(cl->opened_ms, cl->established_ms));
-	log_int(&r, "total", span(cl->accepted_ms, clock_ms()));
-	log_int(&r, "up", cl->pump ? (int64_t)pump_in(cl->pump) : 0);
-	log_int(&r, "down", cl->pump ? (int64_t)pump_out(cl->pump) : 0);
-	strbuf_init(&b, text, sizeof(text));
-	strbuf_add(&b, "%u/%u", atomic_load(&all.sessions), atomic_load(&cl->place->score->sessions));
-	log_str(&r, "sessions", text);
-	end_state(cl, why, state);
-	log_str(&r, "end", state);
-	log_str(&r, "reason", reason_word(why));
-	log_str(&r, "id", cl->id[0] ? cl->id : NULL);
-	log_end(&r);
-}
-
-static void log_start_of(const struct client *cl)
-{
-	struct log_rec r;
-
-	if (!log_wants(LOG_DEBUG))
-		return;
-	log_begin(&r, LOG_DEBUG, "session_start");
-	log_who(&r, cl);
-	log_str(&r, "id", cl->id);
-	log_end(&r);
-}
-
-static void discount(struct client *cl)
-{
-	if (!cl->counted)
-		return;
-	cl->counted = false;
-	atomic_fetch_sub(cl->advert->sessions, 1);
-	atomic_fetch_sub(&cl->place->sites[cl->route]->score->sessions, 1);
-	room_made();
-}
-
-static void assign(struct client *cl, unsigned route, struct pick *pick)
-{
-	advert_put(cl->advert);
-	cl->route = route;
-	cl->advert = pick->advert;
-	cl->link = pick->link;
-	cl->counted = true;
-	atomic_fetch_add(&cl->place->sites[route]->score->tally.total, 1);
-	atomic_fetch_add(cl->advert->sessions, 1);
-}
-
-static void stop_waiting(struct client *cl)
-{
-	if (list_empty(&cl->node))
-		return;
-	list_del(&cl->node);
-	loop_unwatch(&cl->watch);
-	timer_stop(&cl->patience);
-	stat_add(STAT_QUEUE, -1);
-}
-
-static void tally(struct tally *t, const struct client *cl, enum reason why)
-{
-	if (why != REASON_DONE)
-		atomic_fetch_add(&t->failed, 1);
-	if (!cl->pump)
-		return;
-	atomic_fetch_add(&t->up, pump_in(cl->pump));
-	atomic_fetch_add(&t->down, pump_out(cl->pump));
-}
-
-static const struct conf_route *route_of(const struct client *cl)
-{
-	static const struct conf_route none = { NULL, NULL, NULL };
-
-	return cl->route < cl->place->l->route_n ? &cl->place->l->route[cl->route] : &none;
-}
-
-/* From accepting the client. */
-static void observe(struct series *histogram, const struct client *cl, uint64_t until_ms)
-{
-	series_observe_us(histogram, (until_ms - cl->accepted_ms) * 1000);
-}
-
-static void count_end_of(const struct client *cl, enum reason why)
-{
-	const struct conf_route *r = route_of(cl);
-
-	series_add(series_of(SESSIONS, cl->place->l->name, r->tunnel, r->service, reason_word(why)), 1);
-	if (!cl->opened_ms)
-		observe(series_alone(QUEUE), cl, clock_ms());
-}
-
 static void enlist(struct client *cl)
 {
 	cl->serial = ++front.serial;
 	list_add(&front.clients, &cl->member);
 }
 
+static void tally(struct tally *t, enum reason why, uint64_t up, uint64_t down)
+{
+	if (why != REASON_DONE)
+		atomic_fetch_add(&t->failed, 1);
+	atomic_fetch_add(&t->up, up);
+	atomic_fetch_add(&t->down, down);
+}
+
+static char phase_of(const struct client *cl, const struct trip_view *v, enum reason why)
+{
+	if (why == REASON_DONE)
+		return '-';
+	if (!cl->trip)
+		return 'R';
+	return cl->pump && v->phase == 'D' && pump_half_closed(cl->pump) ? 'L' : v->phase;
+}
+
+static void note_end_of(const struct client *cl, enum reason why)
+{
+	struct record r = { .listener = cl->place->l->name, .why = why, .queue_ms = -1, .connect_ms = -1 };
+	struct trip_view v = { 0 };
+	char peer[ADDR_TEXT];
+
+	if (cl->trip)
+		trip_view(cl->trip, &v);
+	r.client = addr_text(&cl->peer, peer, sizeof(peer));
+	r.route = v.route;
+	r.tunnel = v.tunnel;
+	r.service = v.service;
+	r.agent = v.agent;
+	r.target = v.target;
+	r.id = v.id;
+	if (cl->trip) {
+		r.queue_ms = v.queue_ms;
+		r.connect_ms = v.connect_ms;
+	}
+	r.total_ms = (int64_t)(clock_ms() - cl->accepted_ms);
+	r.up = cl->pump ? pump_in(cl->pump) : 0;
+	r.down = cl->pump ? pump_out(cl->pump) : 0;
+	r.sessions = atomic_load(&all.sessions);
+	r.listener_sessions = atomic_load(&cl->place->score->sessions);
+	r.phase = phase_of(cl, &v, why);
+	record_end(&r);
+}
+
+static void log_start_of(const struct client *cl)
+{
+	struct log_rec r;
+	struct trip_view v;
+	char text[ADDR_TEXT];
+
+	if (!log_wants(LOG_DEBUG))
+		return;
+	trip_view(cl->trip, &v);
+	log_begin(&r, LOG_DEBUG, "session_start");
+	log_str(&r, "listener", cl->place->l->name);
+	log_str(&r, "client", addr_text(&cl->peer, text, sizeof(text)));
+	log_str(&r, "route", v.route);
+	log_str(&r, "agent", v.agent);
+	log_str(&r, "id", v.id);
+	log_end(&r);
+}
+
+/* Its pump has ended, or there was none. */
 static void client_end(struct client *cl, enum reason why)
 {
+	uint64_t up = cl->pump ? pump_in(cl->pump) : 0, down = cl->pump ? pump_out(cl->pump) : 0;
+
 	list_del(&cl->member);
-	tally(&cl->place->score->tally, cl, why);
-	count_end_of(cl, why);
-	if (cl->counted)
-		tally(&cl->place->sites[cl->route]->score->tally, cl, why);
-	stop_waiting(cl);
-	timer_stop(&cl->patience);
-	log_end_of(cl, why);
+	loop_unwatch(&cl->watch);
+	tally(&cl->place->score->tally, why, up, down);
+	note_end_of(cl, why);
 	if (cl->fd >= 0)
 		close(cl->fd); /* linger 0: RST */
-	if (cl->opened_ms)
-		stat_add(STAT_SESSIONS, -1);
-	discount(cl);
-	advert_put(cl->advert);
+	if (cl->trip)
+		trip_free(cl->trip, why, up, down);
+	if (cl->pump && !cl->carried)
+		pump_free(cl->pump);
 	place_give(cl->place);
 	generation_put(cl->gen);
-	free(cl->target);
 	mem_put(MEM_OTHER, cl);
 }
 
-/* Clients: the choice of an agent. */
-
-static bool choose(struct client *cl, unsigned *route, struct pick *pick)
-{
-	const struct conf_listener *l = cl->place->l;
-
-	cl->lacks = REASON_NO_AGENT;
-	for (unsigned i = 0; i < l->route_n; i++) {
-		struct site *site = cl->place->sites[i];
-		enum pick_result r = registry_pick(site->t, l->route[i].service, &cl->peer, (const uint8_t(*)[16])cl->avoid, cl->avoid_n, pick);
-
-		*route = i;
-		if (r == PICK_FULL)
-			cl->lacks = REASON_AGENT_FULL;
-		if (r != PICK_OK)
-			continue;
-		if (take(&site->score->sessions, site->t->maxconn))
-			return true;
-		cl->lacks = REASON_LIMIT;
-		advert_put(pick->advert);
-	}
-	return false;
-}
+/* Clients: their session. */
 
 static void on_open(void *owner, const char *target)
 {
 	struct client *cl = owner;
 
-	cl->established_ms = clock_ms();
-	observe(series_alone(ESTABLISHMENT), cl, cl->established_ms);
-	free(cl->target);
-	cl->target = target ? strdup(target) : NULL; /* for the log only */
+	trip_established(cl->trip, target);
 }
 
-/* The client that a message holds ends when that arrives. */
 static void on_done(void *owner, enum reason why)
 {
-	struct client *cl = owner;
-
-	cl->why = why;
-	cl->over = cl->departing;
-	if (!cl->over)
-		client_end(cl, why);
-	else
-		cl->pump = NULL;
-}
-
-static void client_depart(struct msg *m);
-
-/* Another agent takes the session with all the client's bytes. true: it lives on, here or soon on the thread of the agent's link. */
-static bool reopen(struct client *cl)
-{
-	struct session *s = pump_session(cl->pump);
-
-	for (; cl->hops < HOPS_MAX; cl->hops++) {
-		struct pick pick;
-		unsigned route;
-		struct link *l;
-
-		if (!choose(cl, &route, &pick))
-			return false;
-		assign(cl, route, &pick);
-		l = registry_link(pick.link);
-		if (pick.thread != thread_self()) {
-			session_keep(s);
-			cl->thread = pick.thread;
-			cl->departing = true;
-			cl->msg.run = client_depart;
-			thread_post(thread_self(), &cl->msg); /* not from within the session's own call */
-			return true;
-		}
-		if (l && link_can_open(l)) {
-			session_keep(s);
-			if (session_reopen(s, l) == 0)
-				return true;
-		}
-		discount(cl);
-	}
-	return false;
-}
-
-/* Links come back soon, or the queue's time is over: it is asked again as long as a client without a session would wait. */
-static void look_for_links(struct client *cl)
-{
-	timer_start(&cl->patience, FULL_MS);
-}
-
-static void reopen_again(struct client *cl)
-{
-	cl->hops = 0;
-	if (clock_ms() - cl->opened_ms >= cl->place->l->timeouts.queue)
-		pump_abort(cl->pump, cl->lacks);
-	else if (!reopen(cl))
-		look_for_links(cl);
-}
-
-/* The session has come to the thread of the link it shall be opened on anew. */
-static void client_return(struct msg *m)
-{
-	struct client *cl = (struct client *)m;
-	struct session *s = pump_session(cl->pump);
-	struct link *l = registry_link(cl->link);
-
-	session_arrive(s);
-	if (l && !front.stopping && session_reopen(s, l) == 0)
-		return;
-	discount(cl);
-	cl->hops++;
-	if (front.stopping)
-		pump_abort(cl->pump, REASON_STOPPED);
-	else if (!reopen(cl))
-		look_for_links(cl);
-}
-
-static void client_depart(struct msg *m)
-{
-	struct client *cl = (struct client *)m;
-
-	cl->departing = false;
-	if (cl->over) {
-		client_end(cl, cl->why);
-		return;
-	}
-	cl->msg.run = client_return;
-	session_leave(pump_session(cl->pump));
-	thread_post(cl->thread, &cl->msg);
-}
-
-/* LOST: the request went down with its link, DRAINING: it came too late for that link. Neither speaks against the agent. */
-static bool blame(struct client *cl, enum reason why)
-{
-	if (why == REASON_LOST || why == REASON_DRAINING)
-		return true;
-	if (cl->avoid_n == AVOID_MAX)
-		return false;
-	memcpy(cl->avoid[cl->avoid_n++], cl->advert->instance, 16);
-	return true;
+	client_end(owner, why);
 }
 
 static bool on_refused(void *owner, enum reason why)
 {
 	struct client *cl = owner;
 
-	if (front.stopping || cl->retries++ == RETRIES_MAX || !blame(cl, why))
-		return false;
-	discount(cl);
-	if (reopen(cl))
-		return true;
-	if (cl->avoid_n == 0) { /* nobody said no */
-		session_keep(pump_session(cl->pump));
-		look_for_links(cl);
-		return true;
-	}
-	session_abort(pump_session(cl->pump), why); /* kept perhaps, and nobody will have it */
-	return false;
+	return trip_refused(cl->trip, why);
 }
 
-static void on_leave(void *owner)
+static void on_pump_leave(void *owner)
 {
 	struct client *cl = owner;
 
-	timer_stop(&cl->patience);
+	trip_leave(cl->trip);
 	list_del(&cl->member);
 }
 
-static void on_arrive(void *owner)
+static void on_pump_arrive(void *owner)
 {
-	enlist(owner);
+	struct client *cl = owner;
+
+	enlist(cl);
+	trip_arrive(cl->trip);
 }
 
 static const struct pump_events pump_events = {
-	.on_open = on_open, .on_done = on_done, .on_refused = on_refused, .on_leave = on_leave, .on_arrive = on_arrive
+	.on_open = on_open, .on_done = on_done, .on_refused = on_refused, .on_leave = on_pump_leave, .on_arrive = on_pump_arrive
 };
 
-static struct session *open_session(struct client *cl, struct link *l)
+static void describe(void *owner, struct session_about *about)
 {
-	const struct conf_listener *cf = cl->place->l;
-	char peer[ADDR_TEXT], local[ADDR_TEXT];
-	struct session_about about = { .service = cf->route[cl->route].service, .listener = cf->name };
+	static _Thread_local char peer[ADDR_TEXT], local[ADDR_TEXT];
+	struct client *cl = owner;
 	struct addr a;
 
 	sock_local(cl->fd, &a);
-	about.client = addr_text(&cl->peer, peer, sizeof(peer));
-	about.local = addr_text(&a, local, sizeof(local));
-	return session_open(l, &about, cf->timeouts.connect, cf->timeouts.resume, &pump_session_events, cl->pump);
-}
-
-/* Until pump_start, which follows at once. */
-static void not_yet(struct conn *c)
-{
-}
-
-static bool join(struct client *cl, struct link *l)
-{
-	const struct conf_timeouts *t = &cl->place->l->timeouts;
-	struct pump_options o = { .idle_ms = t->idle, .half_closed_ms = t->half_closed, .local_reset = REASON_CLIENT_RESET, .client_side = true };
-	const struct conf_route *r = route_of(cl);
-
-	o.up = series_of(BYTES, cl->place->l->name, r->tunnel, r->service, "up");
-	o.down = series_of(BYTES, cl->place->l->name, r->tunnel, r->service, "down");
-	struct pump *p = cl->pump = pump_new(&o, &pump_events, cl);
-	struct session *s = p ? open_session(cl, l) : NULL;
-	struct conn *c = s ? conn_tcp(cl->fd, not_yet, NULL) : NULL;
-
-	if (!c) {
-		if (s)
-			session_abort(s, REASON_RESOURCES);
-		if (p)
-			pump_free(p);
-		cl->pump = NULL;
-		return false;
-	}
-	cl->fd = -1;
-	str_copy(cl->id, sizeof(cl->id), session_id(s));
-	pump_start(p, s, c);
-	return true;
-}
-
-static void client_place(struct client *cl);
-
-/* On the thread of its link. */
-static void client_open(struct client *cl)
-{
-	struct link *l = registry_link(cl->link);
-
-	if (!l || !link_can_open(l)) {
-		discount(cl);
-		cl->hops++;
-		cl->lacks = l ? REASON_AGENT_FULL : REASON_NO_AGENT;
-		client_place(cl);
-	} else if (join(cl, l)) {
-		cl->opened_ms = clock_ms();
-		observe(series_alone(QUEUE), cl, cl->opened_ms);
-		stat_add(STAT_SESSIONS, 1);
-		stat_add(STAT_SESSIONS_OPENED, 1);
-		log_start_of(cl);
-	} else {
-		client_end(cl, REASON_RESOURCES);
-	}
-}
-
-static void client_arrive(struct msg *m)
-{
-	enlist((struct client *)m);
-	client_open((struct client *)m);
-}
-
-static bool client_try(struct client *cl)
-{
-	struct pick pick;
-	unsigned route;
-
-	if (!choose(cl, &route, &pick))
-		return false;
-	stop_waiting(cl);
-	assign(cl, route, &pick);
-	if (pick.thread == thread_self()) {
-		client_open(cl);
-	} else {
-		list_del(&cl->member);
-		cl->msg.run = client_arrive;
-		thread_post(pick.thread, &cl->msg);
-	}
-	return true;
-}
-
-/* Clients: the queue. */
-
-static void on_patience(struct timer *t)
-{
-	struct client *cl = container_of(t, struct client, patience);
-
-	if (cl->pump)
-		reopen_again(cl);
-	else
-		client_end(cl, cl->lacks);
+	about->client = addr_text(&cl->peer, peer, sizeof(peer));
+	about->local = addr_text(&a, local, sizeof(local));
 }
 
 /* One that has sent its request and its end is still served; one that broke the connection is not. */
@@ -670,79 +275,94 @@ static void on_waiting(struct watch *w, unsigned events)
 		client_end(cl, REASON_CLIENT_RESET);
 }
 
-static bool somebody_lacks(enum reason what)
+static void on_wait(void *owner)
 {
-	list_for_each(n, &front.waiting) {
-		if (container_of(n, struct client, node)->lacks == what)
-			return true;
-	}
-	return false;
+	struct client *cl = owner;
+
+	if (cl->watch.fd < 0 && loop_watch(&cl->watch, cl->fd, on_waiting) < 0)
+		client_end(cl, REASON_RESOURCES);
 }
 
-/* Nobody tells when a link is not full any more. */
-static void watch_full_links(void)
+static void on_leave(void *owner)
 {
-	if (!timer_running(&front.full) && somebody_lacks(REASON_AGENT_FULL))
-		timer_start(&front.full, FULL_MS);
+	struct client *cl = owner;
+
+	loop_unwatch(&cl->watch);
+	list_del(&cl->member);
 }
 
-static void client_wait(struct client *cl)
+static void on_arrive(void *owner)
 {
-	uint64_t due = cl->accepted_ms + cl->place->l->timeouts.queue, now = clock_ms();
+	enlist(owner);
+}
 
-	if (front.stopping || !front.gen) {
-		client_end(cl, REASON_STOPPED);
-		return;
-	}
-	if (loop_watch(&cl->watch, cl->fd, on_waiting) < 0) {
+static void count_bytes(const struct client *cl)
+{
+	const char *listener = cl->place->l->name;
+	struct trip_view v;
+
+	trip_view(cl->trip, &v);
+	pump_count(cl->pump, series_of(BYTES, listener, v.tunnel, v.service, "up"), series_of(BYTES, listener, v.tunnel, v.service, "down"));
+}
+
+/* Until pump_start, which follows at once. */
+static void not_yet(struct conn *c)
+{
+}
+
+static void on_session(void *owner, struct session *s)
+{
+	struct client *cl = owner;
+	struct conn *c;
+
+	loop_unwatch(&cl->watch);
+	c = conn_tcp(cl->fd, not_yet, NULL);
+	if (!c) {
+		session_abort(s, REASON_RESOURCES);
 		client_end(cl, REASON_RESOURCES);
 		return;
 	}
-	list_add(&front.waiting, &cl->node);
-	timer_start(&cl->patience, due > now ? due - now : 0);
-	stat_add(STAT_QUEUE, 1);
-	watch_full_links();
+	cl->fd = -1;
+	cl->carried = true;
+	log_start_of(cl);
+	count_bytes(cl);
+	pump_start(cl->pump, s, c);
 }
 
-static void client_place(struct client *cl)
+static void on_failed(void *owner, enum reason why)
 {
-	bool placed = cl->hops < HOPS_MAX && !front.stopping && client_try(cl);
+	struct client *cl = owner;
 
-	if (!placed && cl->lacks != REASON_NO_AGENT) {
-		ask_for_room();
-		placed = cl->hops < HOPS_MAX && client_try(cl);
-	}
-	if (!placed)
-		client_wait(cl);
+	if (trip_session(cl->trip))
+		pump_abort(cl->pump, why);
+	else
+		client_end(cl, why);
 }
 
-/* Each client once, also those that come back to the list's end. */
-static void retry(bool only_full)
+static const struct trip_events trip_events = {
+	.describe = describe, .on_wait = on_wait, .on_leave = on_leave, .on_arrive = on_arrive, .on_session = on_session, .on_failed = on_failed
+};
+
+static bool prepare(struct client *cl)
 {
-	struct list batch;
+	const struct conf_timeouts *limits = &cl->place->l->timeouts;
+	struct pump_options po = { .idle_ms = limits->idle, .half_closed_ms = limits->half_closed, .local_reset = REASON_CLIENT_RESET, .client_side = true };
+	struct trip_options to = {
+		.gen = cl->gen, .place = cl->place, .client = &cl->peer, .since_ms = cl->accepted_ms, .session_events = &pump_session_events
+	};
 
-	list_init(&batch);
-	list_splice(&batch, &front.waiting);
-	while (!list_empty(&batch)) {
-		struct client *cl = list_first(&batch, struct client, node);
-
-		list_del(&cl->node);
-		list_add(&front.waiting, &cl->node);
-		cl->hops = 0;
-		if (!only_full || cl->lacks != REASON_NO_AGENT)
-			client_try(cl);
-	}
-	watch_full_links();
+	cl->pump = pump_new(&po, &pump_events, cl);
+	if (cl->pump)
+		cl->trip = trip_new(&to, &trip_events, cl, cl->pump);
+	return cl->trip != NULL;
 }
 
-static void on_full(struct timer *tm)
+static void client_set_out(struct client *cl)
 {
-	retry(true);
-}
-
-static void on_change(void)
-{
-	retry(false);
+	if (prepare(cl))
+		trip_start(cl->trip);
+	else
+		client_end(cl, REASON_RESOURCES);
 }
 
 /* Doors. */
@@ -782,15 +402,12 @@ static struct client *client_new(struct place *p, int fd, const struct addr *pee
 
 	if (!cl)
 		return NULL;
-	list_init(&cl->node);
-	timer_init(&cl->patience, on_patience);
 	cl->watch.fd = -1;
 	cl->gen = generation_get(front.gen);
 	cl->place = p;
 	cl->fd = fd;
 	cl->peer = *peer;
 	cl->accepted_ms = clock_ms();
-	cl->lacks = REASON_NO_AGENT;
 	atomic_fetch_add(&p->score->tally.total, 1);
 	enlist(cl);
 	return cl;
@@ -838,7 +455,7 @@ static bool accept_one(struct door *d)
 	front.scarce = fd >= 0 && reserve_has(fd);
 	cl = fd >= 0 ? client_new(d->place, fd, &peer) : NULL;
 	if (cl) {
-		client_place(cl);
+		client_set_out(cl);
 		return true;
 	}
 	place_give(d->place);
@@ -873,7 +490,7 @@ static void on_listener(struct watch *w, unsigned events)
 		n++;
 	if (!d->paused || timer_running(&front.breather) || timer_running(&d->pacing))
 		return;
-	ask_for_room();
+	room_ask();
 	if (!full(d->place))
 		door_resume(d);
 }
@@ -902,18 +519,9 @@ static void on_breather(struct timer *t)
 }
 
 /* A session has ended somewhere. */
-static void on_knock(struct msg *m)
+static void on_room(void)
 {
-	struct knock *k = (struct knock *)m;
-
-	atomic_store(&k->posted, false);
-	if (!front.gen)
-		return;
-	if (somebody_lacks(REASON_LIMIT) || somebody_lacks(REASON_AGENT_FULL)) {
-		ask_for_room();
-		retry(true);
-	}
-	if (!timer_running(&front.breather))
+	if (front.gen && !timer_running(&front.breather))
 		doors_resume();
 }
 
@@ -961,10 +569,7 @@ void frontend_close_all(void)
 
 void frontend_stop(void)
 {
-	front.stopping = true;
-	timer_stop(&front.full);
-	list_for_each_safe(n, &front.waiting)
-		client_end(container_of(n, struct client, node), REASON_STOPPED);
+	trip_stop();
 }
 
 uint32_t frontend_sessions(void)
@@ -974,32 +579,36 @@ uint32_t frontend_sessions(void)
 
 /* For the admin socket. */
 
-static const char *state_word(const struct client *cl)
+static const char *state_word(const struct client *cl, const struct trip_view *v)
 {
-	const struct session *s = cl->pump ? pump_session(cl->pump) : NULL;
+	const struct session *s = cl->carried ? pump_session(cl->pump) : NULL;
 
-	if (!cl->opened_ms)
+	if (!v->opened_ms)
 		return "queue";
-	if (!cl->established_ms)
+	if (!v->established_ms)
 		return "connect";
 	if (s && session_parked(s))
 		return "parked";
-	return cl->pump && pump_half_closed(cl->pump) ? "half-closed" : "open";
+	return cl->carried && pump_half_closed(cl->pump) ? "half-closed" : "open";
 }
 
 static void view(struct frontend_client *v, const struct client *cl, char *peer)
 {
-	*v = (struct frontend_client){ .id = cl->id,
+	struct trip_view t = { .id = "" };
+
+	if (cl->trip)
+		trip_view(cl->trip, &t);
+	*v = (struct frontend_client){ .id = t.id,
 				       .listener = cl->place->l->name,
 				       .client = addr_text(&cl->peer, peer, ADDR_TEXT),
-				       .route = route_text(cl),
-				       .tunnel = cl->advert ? cl->advert->tunnel : NULL,
-				       .agent = cl->advert ? cl->advert->name : NULL,
-				       .target = cl->target,
-				       .state = state_word(cl),
+				       .route = t.route,
+				       .tunnel = t.agent ? t.tunnel : NULL,
+				       .agent = t.agent,
+				       .target = t.target,
+				       .state = state_word(cl, &t),
 				       .age_ms = clock_ms() - cl->accepted_ms,
-				       .link = cl->link };
-	if (!cl->pump)
+				       .link = t.link };
+	if (!cl->carried)
 		return;
 	v->up = pump_in(cl->pump);
 	v->down = pump_out(cl->pump);
@@ -1007,7 +616,7 @@ static void view(struct frontend_client *v, const struct client *cl, char *peer)
 
 static void client_kill(struct client *cl)
 {
-	if (cl->pump)
+	if (cl->carried)
 		pump_abort(cl->pump, REASON_KILLED);
 	else
 		client_end(cl, REASON_KILLED);
@@ -1023,7 +632,7 @@ bool frontend_each(uint64_t *cursor, enum visit (*visit)(void *, const struct fr
 	list_for_each_safe(n, &front.clients) {
 		struct client *cl = container_of(n, struct client, member);
 
-		if (cl->serial <= *cursor || cl->over)
+		if (cl->serial <= *cursor)
 			continue;
 		*cursor = cl->serial;
 		view(&v, cl, peer);
@@ -1117,117 +726,6 @@ uint32_t frontend_maxconn(void)
 	return n || !front.gen ? n : front.gen->conf->global.maxconn;
 }
 
-/* Generations. */
-
-static struct site *site_of(const struct generation *g, const char *tunnel)
-{
-	for (size_t i = 0; i < g->conf->tunnels_n; i++) {
-		if (strcmp(g->conf->tunnels[i].name, tunnel) == 0)
-			return &g->sites[i];
-	}
-	bug_panic(__FILE__, __LINE__, "a route leads to the tunnel %s, which is not configured", tunnel);
-}
-
-static struct place *place_of(const struct generation *g, const char *listener)
-{
-	for (size_t i = 0; i < g->conf->listeners_n; i++) {
-		if (strcmp(g->conf->listeners[i].name, listener) == 0)
-			return &g->places[i];
-	}
-	return NULL;
-}
-
-static struct score *score_get(struct score *s)
-{
-	atomic_fetch_add(&s->refs, 1);
-	return s;
-}
-
-static void score_put(struct score *s)
-{
-	if (atomic_fetch_sub(&s->refs, 1) == 1)
-		free(s);
-}
-
-/* Old ones by name: a map, because a configuration may have thousands. */
-static struct score *score_of(struct map *olds, const char *name)
-{
-	struct score *s = map_get_str(olds, name);
-
-	if (!s)
-		s = xcalloc(1, sizeof(*s));
-	return score_get(s);
-}
-
-static void place_init(struct place *p, const struct generation *g, const struct conf_listener *l)
-{
-	p->l = l;
-	p->sites = xcalloc(l->route_n, sizeof(*p->sites));
-	for (size_t i = 0; i < l->route_n; i++)
-		p->sites[i] = site_of(g, l->route[i].tunnel);
-}
-
-static void fill_sites(struct generation *g, const struct generation *old)
-{
-	const struct conf *c = g->conf;
-	struct map *olds = map_new();
-
-	for (size_t i = 0; old && i < old->conf->tunnels_n; i++)
-		map_set_str(olds, old->sites[i].t->name, old->sites[i].score);
-	g->sites = xcalloc(c->tunnels_n, sizeof(*g->sites));
-	for (size_t i = 0; i < c->tunnels_n; i++)
-		g->sites[i] = (struct site){ .t = &c->tunnels[i], .score = score_of(olds, c->tunnels[i].name) };
-	map_free(olds);
-}
-
-static void fill_places(struct generation *g, const struct generation *old)
-{
-	const struct conf *c = g->conf;
-	struct map *olds = map_new();
-
-	for (size_t i = 0; old && i < old->conf->listeners_n; i++)
-		map_set_str(olds, old->places[i].l->name, old->places[i].score);
-	g->places = xcalloc(c->listeners_n, sizeof(*g->places));
-	for (size_t i = 0; i < c->listeners_n; i++) {
-		place_init(&g->places[i], g, &c->listeners[i]);
-		g->places[i].score = score_of(olds, c->listeners[i].name);
-	}
-	map_free(olds);
-}
-
-static struct generation *generation_new(struct conf *conf, const struct generation *old)
-{
-	struct generation *g = xcalloc(1, sizeof(*g));
-
-	atomic_init(&g->refs, 1);
-	g->conf = conf_get(conf);
-	fill_sites(g, old);
-	fill_places(g, old);
-	return g;
-}
-
-static struct generation *generation_get(struct generation *g)
-{
-	atomic_fetch_add_explicit(&g->refs, 1, memory_order_relaxed);
-	return g;
-}
-
-static void generation_put(struct generation *g)
-{
-	if (!g || atomic_fetch_sub_explicit(&g->refs, 1, memory_order_acq_rel) != 1)
-		return;
-	for (size_t i = 0; i < g->conf->listeners_n; i++) {
-		free(g->places[i].sites);
-		score_put(g->places[i].score);
-	}
-	for (size_t i = 0; i < g->conf->tunnels_n; i++)
-		score_put(g->sites[i].score);
-	free(g->places);
-	free(g->sites);
-	conf_put(g->conf);
-	free(g);
-}
-
 /* Reload. */
 
 void frontend_prepare(struct conf *conf)
@@ -1273,23 +771,6 @@ static void doors_renew(const struct frontend_socket *sockets, size_t n)
 	free(kept);
 }
 
-/* They have no session yet: the new routes are theirs as well. */
-static void waiting_renew(void)
-{
-	list_for_each(n, &front.waiting) {
-		struct client *cl = container_of(n, struct client, node);
-		struct place *p = place_of(front.gen, cl->place->l->name);
-
-		/* a listener that was gone in between has a score of its own */
-		if (!p || p->score != cl->place->score)
-			continue;
-		generation_put(cl->gen);
-		cl->gen = generation_get(front.gen);
-		cl->place = p;
-		cl->route = 0;
-	}
-}
-
 void frontend_reload(const struct frontend_socket *sockets, size_t n)
 {
 	struct generation *old = front.gen;
@@ -1298,10 +779,8 @@ void frontend_reload(const struct frontend_socket *sockets, size_t n)
 	front.gen = generation_get(all.newest);
 	pthread_mutex_unlock(&all.lock);
 	doors_renew(sockets, n);
-	waiting_renew();
+	trip_reload(front.gen);
 	generation_put(old);
-	ask_for_room();
-	retry(false);
 	if (!timer_running(&front.breather))
 		doors_resume();
 }
@@ -1311,11 +790,8 @@ void frontend_reload(const struct frontend_socket *sockets, size_t n)
 static void all_enter(struct conf *conf)
 {
 	pthread_mutex_lock(&all.lock);
-	if (all.users++ == 0) {
+	if (all.users++ == 0)
 		all.newest = generation_new(conf, NULL);
-		for (int i = 0; i < THREAD_MAX; i++)
-			all.knocks[i].msg.run = on_knock;
-	}
 	front.gen = generation_get(all.newest);
 	pthread_mutex_unlock(&all.lock);
 }
@@ -1335,18 +811,18 @@ static void all_leave(void)
 void frontend_init(struct conf *conf)
 {
 	all_enter(conf);
-	front.stopping = false;
 	list_init(&front.doors);
 	list_init(&front.clients);
-	list_init(&front.waiting);
 	timer_init(&front.breather, on_breather);
-	timer_init(&front.full, on_full);
-	registry_on_change(on_change);
+	room_init();
+	trip_init();
+	room_on(on_room);
 }
 
 void frontend_fini(void)
 {
 	frontend_close_all();
-	frontend_stop();
+	trip_fini();
+	room_fini();
 	all_leave();
 }

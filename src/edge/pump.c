@@ -27,6 +27,7 @@ struct pump {
 	struct conn *c;               /* owned; NULL: not connected yet */
 	struct timer quiet;           /* idle or half-closed for too long; restarted when it fires, not at each byte */
 	struct deferred again;        /* more to do at the end of this turn, or in the next */
+	struct series *up, *down;     /* NULL: not counted there */
 	uint64_t last_ms;             /* when bytes were moved last */
 	uint64_t in, out;
 	bool in_ended;  /* the conn's end was read, and told to the session */
@@ -135,7 +136,7 @@ static bool move_in(struct pump *p)
 	if (p->in_ended || !p->c->readable)
 		return true;
 	last = read_some(p, &total);
-	moved(p, &p->in, STAT_BYTES_UP, p->o.up, total);
+	moved(p, &p->in, STAT_BYTES_UP, p->up, total);
 	if (last == CONN_FAILED) {
 		give_up(p, p->o.local_reset);
 		return false;
@@ -174,7 +175,7 @@ static bool move_out(struct pump *p)
 	if (p->out_ended)
 		return true;
 	last = write_some(p, &total);
-	moved(p, &p->out, STAT_BYTES_DOWN, p->o.down, total);
+	moved(p, &p->out, STAT_BYTES_DOWN, p->down, total);
 	if (last != CONN_FAILED && session_ended(p->s)) {
 		last = conn_shut(p->c);
 		end_direction(p, &p->out_ended);
@@ -286,6 +287,12 @@ const struct session_events pump_session_events = {
 	.on_leave = on_leave,
 	.on_arrive = on_arrive,
 };
+
+void pump_count(struct pump *p, struct series *up, struct series *down)
+{
+	p->up = up;
+	p->down = down;
+}
 
 struct pump *pump_new(const struct pump_options *o, const struct pump_events *ev, void *owner)
 {

@@ -18,7 +18,6 @@ struct pump_options {
 	enum reason local_reset;          /* what a RST of the conn means: CLIENT_RESET on the hub, TARGET_RESET on the agent */
 	bool client_side;                 /* the conn is a client's (hub): its bytes are counted in STAT_BYTES_UP and _DOWN */
 	bool target_side;                 /* the conn is a target's: the same, the other way round */
-	struct series *up, *down;         /* where the bytes are counted too, or NULL: from the conn, to the conn */
 };
 
 /* Called from conn's and session's events, timers and deferred work, never from within pump_start or pump_conn. */
@@ -36,6 +35,8 @@ struct pump_events {
 /* Made first, without a session: its session_events are to be given to session_open / session_accept with the pump as owner. Takes over c when pump_start is called. */
 struct pump *pump_new(const struct pump_options *o, const struct pump_events *ev, void *owner) __attribute__((warn_unused_result));
 extern const struct session_events pump_session_events;
+/* Where the bytes from and to the conn are counted too, from now on. */
+void pump_count(struct pump *p, struct series *up, struct series *down);
 /* Begins to move. Client bytes flow at once, also before the session is open. c may be NULL on the agent until the target is connected: call pump_conn then. */
 void pump_start(struct pump *p, struct session *s, struct conn *c);
 void pump_conn(struct pump *p, struct conn *c);

@@ -8,7 +8,12 @@
 #include <arpa/inet.h>
 #include <stdio.h>
 
+#include "mctunnel/tunnel/link.h"
+#include "mctunnel/tunnel/registry.h"
+
 #define CLIENTS 4
+#define HOPS_MAX 8 /* as trip.c has them */
+#define RETRIES_MAX 8
 
 struct pump {
 	void *owner;
@@ -136,13 +141,13 @@ struct pump *pump_new(const struct pump_options *o, const struct pump_events *ev
 
 	assert_true(o->client_side);
 	p->owner = owner;
-	t.pumps[t.pumps_n++] = p;
 	return p;
 }
 
 void pump_start(struct pump *p, struct session *s, struct conn *c)
 {
 	p->c = c;
+	t.pumps[t.pumps_n++] = p;
 	c->on_event = not_yet;
 }
 
@@ -166,8 +171,13 @@ bool pump_half_closed(const struct pump *p)
 	return false;
 }
 
+void pump_count(struct pump *p, struct series *up, struct series *down)
+{
+}
+
 void pump_free(struct pump *p)
 {
+	free(p);
 }
 
 static void pump_end(int i, enum reason why)
@@ -399,7 +409,6 @@ static void waits_for_a_full_link(void **state)
 	for (int i = 0; i < 1000 && t.pumps_n == 0; i++)
 		turns(1);
 	assert_int_equal(t.pumps_n, 1);
-	assert_false(timer_running(&front.full));
 }
 
 /* The request went down with its link, and no other one is there just now. */
