@@ -26,6 +26,9 @@ def read_v2(s):
     equal(head[12:14], b"\x21\x11", "version and family")
     rest = tcp.recv_exactly(s, struct.unpack("!H", head[14:])[0])
     src, dst, sport, dport = struct.unpack("!4s4sHH", rest[:12])
+    kind, size = struct.unpack("!BH", rest[12:15])
+    equal((kind, size, len(rest)), (5, 32, 12 + 3 + 32), "the only field of a plain client: the session's id")
+    equal(len(bytes.fromhex(rest[15:].decode())), 16, "id")
     return (socket.inet_ntoa(src), sport), (socket.inet_ntoa(dst), dport)
 
 

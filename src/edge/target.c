@@ -64,6 +64,7 @@ struct job {
 	char *target;                                /* owned: the address reached */
 	char *trouble;                               /* owned: why none was reached */
 	const char *hub, *client, *local, *listener; /* in text */
+	const char *sni, *alpn;                      /* the same; "" when not known */
 	bool counted;                                /* in STAT_SESSIONS */
 	char id[33];
 	char text[];
@@ -227,6 +228,7 @@ static enum reason reason_of(int error)
 static bool send_proxy_header(const struct job *j, int fd)
 {
 	uint8_t header[PROXYHDR_MAX];
+	struct proxyhdr_about about = { .authority = j->sni, .alpn = j->alpn, .unique_id = j->id };
 	struct addr src = { .len = 0 }, dst = { .len = 0 };
 	size_t len;
 
@@ -234,7 +236,7 @@ static bool send_proxy_header(const struct job *j, int fd)
 		return true;
 	if (addr_parse(&src, j->client) < 0 || addr_parse(&dst, j->local) < 0)
 		src.len = dst.len = 0; /* LOCAL, UNKNOWN */
-	len = proxyhdr_build(header, j->service->send_proxy == SEND_PROXY_V1 ? 1 : 2, &src, &dst);
+	len = proxyhdr_build(header, j->service->send_proxy == SEND_PROXY_V1 ? 1 : 2, &src, &dst, &about);
 	return send(fd, header, len, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)len;
 }
 
@@ -324,7 +326,7 @@ static const char *keep(char **at, const char *text)
 /* Counted already. */
 static struct job *job_new(const struct conf_service *s, const struct h2_fields *f, const char *hub)
 {
-	size_t text = strlen(hub) + strlen(f->client) + strlen(f->local) + strlen(f->listener) + 4;
+	size_t text = strlen(hub) + strlen(f->client) + strlen(f->local) + strlen(f->listener) + strlen(f->sni) + strlen(f->alpn) + 6;
 	struct job *j = mem_get(MEM_OTHER, sizeof(*j) + text);
 	char *at;
 
@@ -335,6 +337,8 @@ static struct job *job_new(const struct conf_service *s, const struct h2_fields 
 	j->client = keep(&at, f->client);
 	j->local = keep(&at, f->local);
 	j->listener = keep(&at, f->listener);
+	j->sni = keep(&at, f->sni);
+	j->alpn = keep(&at, f->alpn);
 	memcpy(j->id, f->session, sizeof(j->id));
 	j->service = s;
 	j->gen = generation_get(here.gen);

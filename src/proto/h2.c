@@ -74,7 +74,7 @@ struct field_row {
 static const struct field_row field_rows[] = {
 	FIELD(":authority", service, true), FIELD("mct-session", session, false),  FIELD("mct-client", client, false),
 	FIELD("mct-local", local, true),    FIELD("mct-listener", listener, true), FIELD("mct-reason", reason, true),
-	FIELD("mct-target", target, true),
+	FIELD("mct-target", target, true),  FIELD("mct-sni", sni, true),           FIELD("mct-alpn", alpn, true),
 };
 #define FIELD_ROWS (sizeof field_rows / sizeof field_rows[0])
 

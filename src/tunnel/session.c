@@ -454,6 +454,8 @@ static struct h2_fields *describe(const struct session_about *about, const uint8
 	str_copy(f->client, sizeof f->client, about->client ? about->client : "");
 	str_copy(f->local, sizeof f->local, about->local ? about->local : "");
 	str_copy(f->listener, sizeof f->listener, about->listener ? about->listener : "");
+	str_copy(f->sni, sizeof f->sni, about->sni ? about->sni : "");
+	str_copy(f->alpn, sizeof f->alpn, about->alpn ? about->alpn : "");
 	str_hex(f->session, id, 16);
 	return f;
 }

@@ -27,6 +27,8 @@ struct h2_fields {
 	char client[H2_FIELD_MAX];      /* mct-client: address of the client */
 	char local[H2_FIELD_MAX];       /* mct-local: the address it connected to */
 	char listener[64];              /* mct-listener */
+	char sni[256];                  /* mct-sni: the name the client asked for in TLS */
+	char alpn[64];                  /* mct-alpn: the protocol agreed on with the client in TLS */
 	char reason[32];                /* mct-reason, with a refusal */
 	char target[H2_FIELD_MAX];      /* mct-target: address reached, with the 200 */
 	bool resume;                    /* mct-resume is there */

@@ -30,9 +30,10 @@ struct session_events {
 	void (*on_arrive)(void *owner); /* on the new thread: watch, start timers */
 };
 
-/* What the hub tells the agent about the client. */
+/* What the hub tells the agent about the client; all but the service may be NULL. */
 struct session_about {
 	const char *service, *client, *local, *listener;
+	const char *sni, *alpn; /* the name it asked for in TLS; the protocol agreed on */
 };
 
 /* Hub: opens on a link; the client's bytes may follow at once. NULL: no memory or the link takes no more streams.

@@ -15,7 +15,7 @@ struct pump {
 
 static struct {
 	struct conf conf;
-	struct conf_service services[2];
+	struct conf_service services[3];
 	struct pump pump; /* the only one */
 	int refusals, dials, cancels, established;
 	enum reason refused;
@@ -159,7 +159,8 @@ void log_say(enum log_level level, const char *fmt, ...)
 
 static void request(const char *service)
 {
-	struct h2_fields f = { .session = "0123456789abcdef0123456789abcdef", .client = "192.0.2.7:4711", .local = "192.0.2.1:5432", .listener = "db" };
+	struct h2_fields f = { .session = "0123456789abcdef0123456789abcdef", .client = "192.0.2.7:4711", .local = "192.0.2.1:5432", .listener = "db",
+			      .sni = "www.example.com", .alpn = "h2" };
 
 	snprintf(f.service, sizeof(f.service), "%s", service);
 	target_request(NULL, 1, &f, "hub-a");
@@ -185,8 +186,9 @@ static int set_up(void **state)
 	memset(&t, 0, sizeof(t));
 	t.services[0] = (struct conf_service){ .name = (char *)"web", .target.text = (char *)"127.0.0.1:80", .timeouts.connect = 5000, .maxconn = 1 };
 	t.services[1] = (struct conf_service){ .name = (char *)"db", .timeouts.connect = 5000, .send_proxy = SEND_PROXY_V1 };
+	t.services[2] = (struct conf_service){ .name = (char *)"v2", .timeouts.connect = 5000, .send_proxy = SEND_PROXY_V2 };
 	t.conf.agent.services = t.services;
-	t.conf.agent.services_n = 2;
+	t.conf.agent.services_n = 3;
 	loop_init();
 	target_init(&t.conf);
 	return 0;
@@ -257,6 +259,20 @@ static void connects_and_says_who_comes(void **state)
 	close(peer);
 }
 
+static void says_what_the_hub_knows(void **state)
+{
+	static const char fields[] = "\x01\0\x02h2\x02\0\x0fwww.example.com\x05\0\x20" "0123456789abcdef0123456789abcdef";
+	char got[256];
+	int peer;
+
+	request("v2");
+	peer = dialled(0);
+	assert_int_equal(recv(peer, got, sizeof(got), 0), 28 + sizeof(fields) - 1);
+	assert_memory_equal(got + 28, fields, sizeof(fields) - 1);
+	pump_end(REASON_DONE);
+	close(peer);
+}
+
 static void dials_anew_after_a_move(void **state)
 {
 	int peer;
@@ -281,6 +297,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(refuses_what_it_cannot_serve, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(tells_why_the_target_is_not_reached, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(connects_and_says_who_comes, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(says_what_the_hub_knows, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(dials_anew_after_a_move, set_up, tear_down),
 	};
 

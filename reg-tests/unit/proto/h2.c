@@ -41,7 +41,7 @@ static void opened(void)
 static void test_fields_arrive(void **state)
 {
 	struct h2_fields f = {.service = "web", .session = "00112233445566778899aabbccddeeff", .client = "[2001:db8::1]:80", .local = "/run/x.sock", .listener = "front",
-			      .resume = true, .epoch = UINT32_MAX, .has_offset = true, .offset = INT64_MAX, .fin = true};
+			      .sni = "www.example.com", .alpn = "http/1.1", .resume = true, .epoch = UINT32_MAX, .has_offset = true, .offset = INT64_MAX, .fin = true};
 	h2_connect(hub.raw, &f, &hub);
 	settle_pair(&hub, &agent);
 	assert_memory_equal(&agent.f, &f, sizeof f);
