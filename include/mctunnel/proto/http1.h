@@ -10,6 +10,11 @@
 #include <sys/types.h>
 
 #define HTTP1_FIELDS_MAX 100
+#define HTTP1_METHOD_MAX 32
+#define HTTP1_NAME_MAX 255       /* bytes of a field's name */
+#define HTTP1_OPTIONS_MAX 32     /* words in all Connection fields of a head */
+#define HTTP1_EXTENSION_MAX 512  /* bytes of a chunk's extensions */
+#define HTTP1_TRAILERS_MAX 8192  /* bytes of all trailers */
 
 struct http1_text { /* inside the caller's buffer; not ended by a NUL */
 	const char *at;
@@ -18,7 +23,7 @@ struct http1_text { /* inside the caller's buffer; not ended by a NUL */
 
 struct http1_field {
 	struct http1_text name, value; /* value without blanks around it */
-	bool hop;                      /* belongs to this connection only: Connection and what it names, Keep-Alive, Proxy-Connection, TE, Upgrade, Transfer-Encoding ... */
+	bool hop;                      /* belongs to this connection only: Connection and what it names, Keep-Alive, Proxy-Connection, TE, Upgrade, Transfer-Encoding, HTTP2-Settings */
 };
 
 enum http1_framing {
@@ -32,27 +37,28 @@ enum http1_framing {
 struct http1_head {
 	struct http1_text method, target; /* requests */
 	struct http1_text authority;      /* requests: host and port, from the absolute target or CONNECT's, else from Host; len 0: there is none (HTTP/1.0) */
-	struct http1_text path, query;    /* requests: of the target; query with its '?'; path "*" of OPTIONS; empty of CONNECT */
+	struct http1_text path, query;    /* requests: of the target; path "/" where an absolute one has none, "*" of OPTIONS, empty of CONNECT; query with its '?' */
 	unsigned status;                  /* answers */
 	struct http1_text phrase;         /* answers */
 	unsigned minor;                   /* HTTP/1.minor: 0 or 1 */
-	struct http1_field fields[HTTP1_FIELDS_MAX];
-	size_t fields_n;
 	enum http1_framing framing;
 	uint64_t length;
 	bool keep_alive;      /* the sender means to go on after this message */
 	bool expect_continue; /* requests: Expect: 100-continue */
-	bool upgrade;         /* Connection: upgrade with an Upgrade field */
+	bool upgrade;         /* HTTP/1.1, Connection: upgrade with an Upgrade field that does not name h2c (requests in such a connection would pass by the rules) */
+	size_t fields_n;
+	struct http1_field fields[HTTP1_FIELDS_MAX];
 };
 
 struct http1_error {
 	unsigned status;    /* to answer with: 400, 414, 431, 501, 505; of an answer 502 */
-	size_t offset;      /* of the byte at fault */
+	size_t offset;      /* of the byte at fault, in the bytes given */
 	const char *text;   /* a sentence */
 };
 
-/* Length of the head (with the empty line) once it is whole; 0: more is needed; -1: *err. len grows from call to call over the same bytes, buf may move. A request line of more than
- * `max` bytes is 414, a head of more 431. Empty lines before a request are skipped (and belong to its length). */
+/* Length of the head (with the empty line) once it is whole; 0: more is needed; -1: *err. len grows from call to call over the same bytes, buf may move. What the outcome is depends
+ * on the bytes alone, not on how they came. A request line that does not end within `max` bytes is 414, a head 431. Up to four empty lines before a request are skipped (and belong
+ * to its length). *out points into buf, and is good with a length only. */
 ssize_t http1_request(struct http1_head *out, const char *buf, size_t len, size_t max, struct http1_error *err);
 /* method: of the request that is answered (HEAD, CONNECT matter). */
 ssize_t http1_answer(struct http1_head *out, const char *buf, size_t len, size_t max, const char *method, struct http1_error *err);
@@ -65,13 +71,16 @@ bool http1_is(struct http1_text t, const char *word); /* in any case */
 struct http1_body {
 	enum http1_framing framing;
 	uint64_t left;     /* of a length, or of the chunk at hand */
-	uint8_t state;
-	uint32_t extra;    /* bytes of extensions and trailers so far */
 	bool done;         /* the message has ended */
+	bool answer;
+	uint8_t state, digits, name_len;
+	uint32_t extra;    /* bytes of the chunk's extensions, of the trailers so far */
+	char name[20];     /* of the trailer at hand, as far as it matters */
 };
 void http1_body_begin(struct http1_body *b, const struct http1_head *h);
 /* Takes from the n bytes at `in` up to and with one piece of content: returns bytes taken (0: n is 0 or the body is done), of which the last data->len are content (data->len may be 0).
- * -1: malformed; *err. To be called until it has taken all or b->done. Bytes taken may be passed on as they are: they are a well-formed part of the body. */
+ * -1: malformed; *err. To be called until it has taken all or b->done. Bytes taken may be passed on as they are: they are a well-formed part of the body. Refused as well: blanks
+ * after a chunk's size, a chunk of 2 GiB or more in a request (an old target's 32 bits), trailers that frame or route the message, or say who sent it. */
 ssize_t http1_body_take(struct http1_body *b, const char *in, size_t n, struct http1_text *data, struct http1_error *err);
 
 /* A path as rules see it (RFC 3986 section 6.2.2): %XX of unreserved characters undone, other %XX in upper case, dot segments resolved, slashes in a row made one.
