@@ -181,13 +181,22 @@ install: all ## install below DESTDIR and PREFIX; an existing configuration is k
 	chmod 644 $(DESTDIR)$(UNITDIR)/mctunnel.service
 	install -m 644 etc/systemd/sysusers.conf $(DESTDIR)$(SYSUSERSDIR)/mctunnel.conf
 	install -m 644 etc/systemd/tmpfiles.conf $(DESTDIR)$(TMPFILESDIR)/mctunnel.conf
+	test -e $(DESTDIR)$(SYSCONFDIR)/logrotate.d/mctunnel || \
+		install -D -m 644 etc/logrotate/mctunnel $(DESTDIR)$(SYSCONFDIR)/logrotate.d/mctunnel
 
 uninstall: ## remove what install put there; the configuration stays
 	rm -f $(DESTDIR)$(SBINDIR)/mctunnel $(DESTDIR)$(SBINDIR)/mctunnel-pki $(DESTDIR)$(BINDIR)/mctunnelctl
 	rm -f $(DESTDIR)$(MANDIR)/man1/mctunnelctl.1 $(DESTDIR)$(COMPLETIONDIR)/mctunnelctl
 	rm -f $(DESTDIR)$(MANDIR)/man8/mctunnel.8 $(DESTDIR)$(MANDIR)/man8/mctunnel-pki.8
 	rm -f $(DESTDIR)$(UNITDIR)/mctunnel.service $(DESTDIR)$(SYSUSERSDIR)/mctunnel.conf $(DESTDIR)$(TMPFILESDIR)/mctunnel.conf
+	rm -f $(DESTDIR)$(SYSCONFDIR)/logrotate.d/mctunnel
 	rm -rf $(DESTDIR)$(DOCDIR) $(DESTDIR)$(LIBEXECDIR)
+
+deb: ## build Debian packages below build/deb, checked by lintian (debhelper, lintian)
+	scripts/deb --lint
+
+deb-test: ## install, run, upgrade and purge the package in a chroot (root, debootstrap, a minute or two)
+	reg-tests/deb
 
 dist: ## pack the committed tree as mctunnel-VERSION.tar.gz
 	git archive --format=tar.gz --prefix=mctunnel-$(VERSION)/ -o mctunnel-$(VERSION).tar.gz HEAD
@@ -202,5 +211,5 @@ help: ## this list
 
 -include $(LIB_OBJ:.o=.d) $(UNIT_BIN:=.d) $(FUZZ_BIN:=.d) $(REPLAY_BIN:=.d) $(TOOL_BIN:=.d) $(BUILD)/main.d $(BUILD)/ctl.d
 .PHONY: all program objects test check unit-tests reg-tests unit-binaries fuzz-binaries replay-binaries tool-binaries asan tsan fuzz bench soak \
-	newcomer install uninstall dist clean help
+	newcomer install uninstall deb deb-test dist clean help
 .SECONDARY:
