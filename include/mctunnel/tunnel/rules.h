@@ -27,6 +27,7 @@ struct verdict {
 	const struct conf_rule *rule; /* NULL: none applied, the listener's route stands */
 	size_t index;                 /* of the rule */
 	unsigned status;              /* of DENY (403) and REDIRECT (302) */
+	bool too_long;                /* NONE, because what the rule makes of the request does not fit below */
 	size_t route_n;
 	struct {
 		const char *tunnel, *service; /* captures filled in; not yet looked for */
@@ -37,8 +38,9 @@ struct verdict {
 	char text[RULES_TEXT]; /* what the members above point to */
 };
 
-/* Run top down: the first rule all of whose conditions hold. What fills a capture is checked: a route's part that is no name (interface: letters, digits, '.', '_', '-')
- * gives VERDICT_NONE; a location or path never holds control characters (they are %-escaped). */
+/* Run top down: the first rule all of whose conditions hold. What fills a capture is checked: a route with a part that is no name (letters, digits, '.', '_', '-') is left
+ * out, and without any other it is VERDICT_NONE (rule set), as when a rewritten path would have dot segments; a location or path never holds control characters (they
+ * are %-escaped), and a location leads to another host only where the template says so. out need not be cleared before. */
 void rules_match(const struct rules *r, const struct facts *f, struct verdict *out);
 
 /* Would it need what only a ClientHello or a request tells? (mode tcp: no rule may; conf_load refuses it.) */
