@@ -1,4 +1,4 @@
-/* TLS 1.3 with mutual certificates, over OpenSSL.
+/* TLS over OpenSSL: of links (1.3, mutual certificates) and of clients that it ends for (sites, tls_site.h).
  * A struct tls holds what is read from files; a TLS conn owns its descriptor, its SSL object and the records the kernel has not taken.
  * Work is done in large turns: one recv() fills a buffer of the thread, many records are decrypted from it; many records
  * are encrypted into another, one send() takes them. Between two calls both are empty; what remains belongs to the conn.
@@ -6,9 +6,11 @@
  * It does not know who may connect: names are for its users to judge. */
 #define _GNU_SOURCE
 #include "mctunnel/net/tls.h"
+#include "mctunnel/net/tls_site.h"
 
 #include "mctunnel/base/buf.h"
 #include "mctunnel/base/bug.h"
+#include "mctunnel/base/map.h"
 #include "mctunnel/base/mem.h"
 #include "mctunnel/base/str.h"
 #include "mctunnel/net/sock.h"
@@ -29,7 +31,11 @@
 #include <time.h>
 
 #define CIPHERS "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256"
+#define CIPHERS_12                                                                                                                  \
+	"ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:" \
+	"ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
 #define GROUPS "X25519:P-256"
+#define SITE_GROUPS "X25519:P-256:P-384"
 #define TICKET_LIFE_S (12 * 3600)
 
 #define RECORD 16384            /* plaintext of a full record */
@@ -45,6 +51,32 @@ struct tls {
 	time_t not_after;
 	uint8_t (*ticket_keys)[TLS_TICKET_KEY]; /* owned; NULL: OpenSSL has its own */
 	size_t ticket_keys_n;
+	struct tls_site *site; /* the one it is the first member of; NULL: of links */
+};
+
+enum { SITE_KINDS = 3 }; /* of keys (RSA, ECDSA, EdDSA) that a name may have certificates with */
+
+struct site_cert {
+	char *path;             /* owned */
+	X509 *cert;             /* shared */
+	EVP_PKEY *key;          /* shared */
+	STACK_OF(X509) *chain;  /* owned */
+	time_t not_after;
+};
+
+struct site_name { /* what clients are shown that ask for a name */
+	struct site_cert *certs[SITE_KINDS]; /* borrowed; the kinds of their keys differ */
+	size_t n;
+};
+
+struct tls_site {
+	struct tls tls; /* first; its context has the settings, the certificates are chosen for each client */
+	struct site_cert *certs; /* owned */
+	size_t certs_n;
+	struct map *names; /* struct site_name, owned; "*.example.com" among them */
+	uint8_t *alpn;     /* owned: as on the wire; NULL: none */
+	size_t alpn_len;
+	bool ask, insist;
 };
 
 struct tls_ticket {
@@ -70,7 +102,8 @@ struct tls_conn {
 	SSL_SESSION *session; /* owned: the newest ticket */
 	char failure[192];
 	char subject[128];
-	char alpn[16];
+	char sni[256];
+	char alpn[TLS_SITE_ALPN_NAME + 1];
 };
 
 /* The thread's buffers. Whoever calls OpenSSL for a conn uses them from io_begin() to io_end(). */
@@ -787,6 +820,16 @@ static bool still_good(const struct tls *tls, const char *name, SSL_SESSION *ses
 	return ok;
 }
 
+/* What a site asks for may have changed since. */
+static bool welcome_back(const struct tls *tls, SSL_SESSION *session)
+{
+	if (!tls->site)
+		return still_good(tls, NULL, session);
+	if (SSL_SESSION_get0_peer(session))
+		return tls->site->ask && still_good(tls, NULL, session);
+	return !tls->site->insist;
+}
+
 /* A ticket of somebody no longer welcome is ignored; the full handshake that follows refuses with the right alert. */
 static SSL_TICKET_RETURN on_ticket(SSL *ssl, SSL_SESSION *session, const unsigned char *key_name, size_t len,
 				   SSL_TICKET_STATUS status, void *arg)
@@ -795,7 +838,7 @@ static SSL_TICKET_RETURN on_ticket(SSL *ssl, SSL_SESSION *session, const unsigne
 
 	if (status != SSL_TICKET_SUCCESS && status != SSL_TICKET_SUCCESS_RENEW)
 		return SSL_TICKET_RETURN_IGNORE_RENEW;
-	return still_good(t->tls, NULL, session) ? SSL_TICKET_RETURN_USE_RENEW : SSL_TICKET_RETURN_IGNORE_RENEW;
+	return welcome_back(t->tls, session) ? SSL_TICKET_RETURN_USE_RENEW : SSL_TICKET_RETURN_IGNORE_RENEW;
 }
 
 /* A ticket is AES-256-CBC with HMAC-SHA256 behind it, as OpenSSL's own. */
@@ -879,12 +922,12 @@ struct conn *tls_connect(struct tls *tls, struct conn *plain, const char *server
 
 /* ---- ALPN ---- */
 
-static void note_alpn(struct tls_conn *t, const unsigned char *in, unsigned len)
+static void note_alpn(struct tls_conn *t, const char *missing, const unsigned char *in, unsigned len)
 {
 	struct strbuf b;
 
 	strbuf_init(&b, t->failure, sizeof(t->failure));
-	strbuf_add(&b, "peer does not offer ALPN %s (offers", TLS_ALPN_LINK);
+	strbuf_add(&b, "peer does not offer %s (offers", missing);
 	for (unsigned i = 0; i < len && in[i] < len - i; i += in[i] + 1u) {
 		strbuf_add(&b, " ");
 		for (unsigned k = 1; k <= in[i]; k++)
@@ -910,7 +953,7 @@ static int choose_alpn(SSL *ssl, const unsigned char **out, unsigned char *outle
 		SSL_set_verify(ssl, SSL_VERIFY_NONE, NULL);
 		return SSL_TLSEXT_ERR_OK;
 	}
-	note_alpn(SSL_get_app_data(ssl), in, len);
+	note_alpn(SSL_get_app_data(ssl), "ALPN " TLS_ALPN_LINK, in, len);
 	return SSL_TLSEXT_ERR_ALERT_FATAL;
 }
 
@@ -922,15 +965,104 @@ static int on_client_hello(SSL *ssl, int *alert, void *arg)
 
 	if (SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_application_layer_protocol_negotiation, &p, &len))
 		return SSL_CLIENT_HELLO_SUCCESS;
-	note_alpn(SSL_get_app_data(ssl), NULL, 0);
+	note_alpn(SSL_get_app_data(ssl), "ALPN " TLS_ALPN_LINK, NULL, 0);
 	*alert = SSL_AD_NO_APPLICATION_PROTOCOL;
 	return SSL_CLIENT_HELLO_ERROR;
+}
+
+/* A site without a list was not given this; who offers nothing is not asked. */
+static int choose_site_alpn(SSL *ssl, const unsigned char **out, unsigned char *outlen, const unsigned char *in, unsigned len, void *arg)
+{
+	const struct tls_site *site = arg;
+
+	if (pick_alpn(site->alpn, (unsigned)site->alpn_len, out, outlen, in, len))
+		return SSL_TLSEXT_ERR_OK;
+	note_alpn(SSL_get_app_data(ssl), "any of our protocols (ALPN)", in, len);
+	return SSL_TLSEXT_ERR_ALERT_FATAL;
+}
+
+/* ---- the certificate of a site that a client asks for ---- */
+
+static char lower(char ch)
+{
+	return (char)(ch >= 'A' && ch <= 'Z' ? ch + 32 : ch);
+}
+
+static bool host_char(char ch)
+{
+	return (ch >= 'a' && ch <= 'z') || (ch >= '0' && ch <= '9') || ch == '-' || ch == '_' || ch == '.';
+}
+
+/* Into out, in lower case, without a dot at its end; what cannot be a host's name becomes "". star: it may begin with "*.". */
+static void set_host(char *out, size_t size, const char *name, size_t len, bool star)
+{
+	out[0] = 0;
+	if (len > 0 && name[len - 1] == '.')
+		len--;
+	if (len >= size)
+		return;
+	for (size_t i = 0; i < len; i++) {
+		out[i] = lower(name[i]);
+		if (!host_char(out[i]) && !(star && i == 0 && len > 2 && name[0] == '*' && name[1] == '.')) {
+			out[0] = 0;
+			return;
+		}
+	}
+	out[len] = 0;
+}
+
+/* RFC 6066: a list of one, of which OpenSSL judges the form a moment later. */
+static void note_sni(struct tls_conn *t, SSL *ssl)
+{
+	const unsigned char *p;
+	size_t len, n;
+
+	if (!SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_server_name, &p, &len) || len < 5 || p[2] != TLSEXT_NAMETYPE_host_name)
+		return;
+	n = (size_t)p[3] << 8 | p[4];
+	if (n <= len - 5)
+		set_host(t->sni, sizeof(t->sni), (const char *)p + 5, n, false);
+}
+
+/* NULL: the default. */
+static const struct site_name *find_name(const struct tls_site *site, const char *sni)
+{
+	const struct site_name *found = sni[0] ? map_get_str(site->names, sni) : NULL;
+	const char *dot = strchr(sni, '.');
+	char wild[258] = "*";
+
+	if (found || !dot || dot == sni)
+		return found;
+	str_copy(wild + 1, sizeof(wild) - 1, dot);
+	return map_get_str(site->names, wild);
+}
+
+static int on_site_hello(SSL *ssl, int *alert, void *arg)
+{
+	struct tls_conn *t = SSL_get_app_data(ssl);
+	const struct site_name *name;
+
+	note_sni(t, ssl);
+	name = find_name(arg, t->sni);
+	if (!name)
+		return SSL_CLIENT_HELLO_SUCCESS;
+	SSL_certs_clear(ssl);
+	for (size_t i = 0; i < name->n; i++) {
+		const struct site_cert *c = name->certs[i];
+
+		if (SSL_use_cert_and_key(ssl, c->cert, c->key, c->chain, 1) == 1)
+			continue;
+		*alert = SSL_AD_INTERNAL_ERROR;
+		return SSL_CLIENT_HELLO_ERROR;
+	}
+	return SSL_CLIENT_HELLO_SUCCESS;
 }
 
 /* ---- the context ---- */
 
 struct loading {
 	struct tls *tls;
+	struct site_cert *own; /* of a site: the certificate that is read */
 	const struct tls_files *f;
 	char *err;
 	size_t errsize;
@@ -1026,32 +1158,56 @@ static int use_ca(struct loading *l, X509 *cert, int i)
 	return ok == 1 ? 0 : -1;
 }
 
+static int use_site_own(struct loading *l, X509 *cert, int i)
+{
+	if (i == 0)
+		l->own->cert = cert;
+	else if (sk_X509_push(l->own->chain, cert) <= 0)
+		die("no memory for TLS");
+	if (i == 0)
+		l->own->not_after = time_of(X509_get0_notAfter(cert));
+	return 0;
+}
+
 static int load_cert(struct loading *l)
 {
-	int n = each_cert(l->f->cert, use_own, l);
+	int n = each_cert(l->f->cert, l->own ? use_site_own : use_own, l);
 
 	if (n < 0)
 		return complain(l, l->f->cert_path, "the certificate cannot be used: %s", openssl_reason());
 	return n > 0 ? 0 : complain(l, l->f->cert_path, "there is no certificate in it (PEM expected)");
 }
 
-static int load_key(struct loading *l)
+/* NULL, after a complaint, when it is not the certificate's. */
+static EVP_PKEY *read_key(struct loading *l, X509 *cert)
 {
 	BIO *b = pem(l->f->key);
 	bool encrypted = false;
 	EVP_PKEY *key = PEM_read_bio_PrivateKey(b, NULL, no_password, &encrypted);
-	int rc = 0;
 
 	BIO_free(b);
-	if (!key && encrypted)
-		return complain(l, l->f->key_path, "the key is encrypted; store it without a password, mode 0600");
-	if (!key && !(l->f->key && strstr(l->f->key, "PRIVATE KEY-----")))
-		return complain(l, l->f->key_path, "there is no private key in it (PEM expected)");
+	if (key && X509_check_private_key(cert, key) == 1)
+		return key;
+	if (key)
+		complain(l, l->f->key_path, "the key does not belong to the certificate in %s", l->f->cert_path ? l->f->cert_path : "-");
+	else if (encrypted)
+		complain(l, l->f->key_path, "the key is encrypted; store it without a password, mode 0600");
+	else if (!(l->f->key && strstr(l->f->key, "PRIVATE KEY-----")))
+		complain(l, l->f->key_path, "there is no private key in it (PEM expected)");
+	else
+		complain(l, l->f->key_path, "the private key cannot be read: %s", openssl_reason());
+	EVP_PKEY_free(key);
+	return NULL;
+}
+
+static int load_key(struct loading *l)
+{
+	EVP_PKEY *key = read_key(l, SSL_CTX_get0_certificate(l->tls->ctx));
+	int rc = 0;
+
 	if (!key)
-		return complain(l, l->f->key_path, "the private key cannot be read: %s", openssl_reason());
-	if (X509_check_private_key(SSL_CTX_get0_certificate(l->tls->ctx), key) != 1)
-		rc = complain(l, l->f->key_path, "the key does not belong to the certificate in %s", l->f->cert_path ? l->f->cert_path : "-");
-	else if (SSL_CTX_use_PrivateKey(l->tls->ctx, key) != 1)
+		return -1;
+	if (SSL_CTX_use_PrivateKey(l->tls->ctx, key) != 1)
 		rc = complain(l, l->f->key_path, "the private key cannot be used: %s", openssl_reason());
 	EVP_PKEY_free(key);
 	return rc;
@@ -1123,16 +1279,22 @@ static bool set_ticket_keys(struct tls *tls, const struct tls_ticket_keys *keys)
 	return SSL_CTX_set_tlsext_ticket_key_evp_cb(tls->ctx, on_ticket_key) == 1;
 }
 
+/* Tickets, no cache. id: sessions are resumed only where it is the same. */
+static bool set_sessions(SSL_CTX *ctx, const unsigned char *id, unsigned len)
+{
+	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+	SSL_CTX_set_timeout(ctx, TICKET_LIFE_S);
+	return SSL_CTX_set_session_id_context(ctx, id, len) == 1 && SSL_CTX_set_num_tickets(ctx, 1) == 1 &&
+	       SSL_CTX_set_session_ticket_cb(ctx, NULL, on_ticket, NULL) == 1;
+}
+
 static bool set_server(SSL_CTX *ctx)
 {
 	static const unsigned char id[] = "mctunnel";
 
 	SSL_CTX_set_alpn_select_cb(ctx, choose_alpn, NULL);
 	SSL_CTX_set_client_hello_cb(ctx, on_client_hello, NULL);
-	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
-	SSL_CTX_set_timeout(ctx, TICKET_LIFE_S);
-	return SSL_CTX_set_session_id_context(ctx, id, sizeof(id) - 1) == 1 && SSL_CTX_set_num_tickets(ctx, 1) == 1 &&
-	       SSL_CTX_set_session_ticket_cb(ctx, NULL, on_ticket, NULL) == 1;
+	return set_sessions(ctx, id, sizeof(id) - 1);
 }
 
 static bool set_client(SSL_CTX *ctx)
@@ -1176,6 +1338,23 @@ struct tls *tls_client(const struct tls_files *f, char *err, size_t errsize)
 	return load(f, false, NULL, err, errsize);
 }
 
+static void free_site_parts(struct tls_site *site)
+{
+	size_t pos = 0;
+
+	for (size_t i = 0; i < site->certs_n; i++) {
+		free(site->certs[i].path);
+		X509_free(site->certs[i].cert);
+		EVP_PKEY_free(site->certs[i].key);
+		sk_X509_pop_free(site->certs[i].chain, X509_free);
+	}
+	for (struct site_name *n; (n = map_next(site->names, &pos));)
+		free(n);
+	map_free(site->names);
+	free(site->certs);
+	free(site->alpn);
+}
+
 struct tls *tls_get(struct tls *t)
 {
 	atomic_fetch_add_explicit(&t->refs, 1, memory_order_relaxed);
@@ -1186,6 +1365,8 @@ void tls_put(struct tls *t)
 {
 	if (!t || atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) > 1)
 		return;
+	if (t->site)
+		free_site_parts(t->site);
 	SSL_CTX_free(t->ctx);
 	OPENSSL_cleanse(t->ticket_keys, t->ticket_keys_n * sizeof(*t->ticket_keys));
 	free(t->ticket_keys);
@@ -1225,6 +1406,11 @@ bool tls_resumed(const struct conn *c)
 const char *tls_alpn(const struct conn *c)
 {
 	return tls_of(c)->alpn;
+}
+
+const char *tls_sni(const struct conn *c)
+{
+	return tls_of(c)->sni;
 }
 
 const char *tls_peer_subject(const struct conn *c)
@@ -1373,6 +1559,17 @@ static bool crl_of(const char *crls, const X509_NAME *authority)
 	return found;
 }
 
+static bool no_crl_of(const struct tls_files *f, char *text, size_t size)
+{
+	X509 *ca = f->crl ? first_cert(f->ca) : NULL;
+	bool none = ca && !crl_of(f->crl, X509_get_subject_name(ca));
+
+	if (none)
+		snprintf(text, size, "%s: no revocation list (CRL) of the authority in %s: all its certificates will be refused", f->crl_path, f->ca_path);
+	X509_free(ca);
+	return none;
+}
+
 static void doubt_own(const struct tls_files *f, bool server, X509 *cert, struct strbuf *b)
 {
 	time_t now = time(NULL), from = time_of(X509_get0_notBefore(cert)), end = time_of(X509_get0_notAfter(cert));
@@ -1387,22 +1584,226 @@ static void doubt_own(const struct tls_files *f, bool server, X509 *cert, struct
 		strbuf_add(b, "%s: the certificate is valid only from %s: the other side will refuse it; is the clock right?", f->cert_path, day);
 	else if (X509_check_purpose(cert, server ? X509_PURPOSE_SSL_SERVER : X509_PURPOSE_SSL_CLIENT, 0) != 1)
 		strbuf_add(b, "%s: the certificate is not meant for %s (extended key usage): the other side will refuse it", f->cert_path,
-			   server ? "a hub" : "an agent");
+			   server ? "a server" : "an agent");
 	else if (end - now < DOUBT_DAYS * 86400)
 		strbuf_add(b, "%s: the certificate expires at %s: renew it", f->cert_path, day);
 }
 
 bool tls_doubt(const struct tls_files *f, bool server, char *text, size_t size)
 {
-	X509 *own = first_cert(f->cert), *ca = first_cert(f->ca);
+	X509 *own = first_cert(f->cert);
 	struct strbuf b;
 
 	strbuf_init(&b, text, size);
 	if (own)
 		doubt_own(f, server, own, &b);
-	if (!text[0] && ca && f->crl && !crl_of(f->crl, X509_get_subject_name(ca)))
-		strbuf_add(&b, "%s: no revocation list (CRL) of the authority in %s: all its certificates will be refused", f->crl_path, f->ca_path);
 	X509_free(own);
-	X509_free(ca);
-	return text[0] != 0;
+	return text[0] != 0 || no_crl_of(f, text, size);
+}
+
+/* ---- sites ---- */
+
+struct site_loading {
+	struct loading l;
+	struct tls_site *site;
+	void (*tell)(void *arg, bool bad, const char *text);
+	void *arg;
+	const struct site_name *first; /* of the first certificate; NULL: it has no name */
+	bool bad;
+	char err[512];
+};
+
+static void tell(struct site_loading *s, bool bad, const char *text)
+{
+	s->bad |= bad;
+	if (s->tell)
+		s->tell(s->arg, bad, text);
+}
+
+static void enter_name(struct site_loading *s, const char *name, struct site_cert *c)
+{
+	struct site_name *n = map_get_str(s->site->names, name);
+	char text[768];
+
+	if (!n) {
+		n = xcalloc(1, sizeof(*n));
+		map_set_str(s->site->names, name, n);
+	}
+	for (size_t i = 0; i < n->n; i++) {
+		if (n->certs[i] == c)
+			return;
+		if (EVP_PKEY_get_base_id(n->certs[i]->key) != EVP_PKEY_get_base_id(c->key))
+			continue;
+		snprintf(text, sizeof(text), "%s: %s already has the certificate for \"%s\"; this one is not used for it", c->path, n->certs[i]->path, name);
+		tell(s, false, text);
+		return;
+	}
+	if (n->n < SITE_KINDS)
+		n->certs[n->n++] = c;
+	if (!s->first && c == s->site->certs)
+		s->first = n;
+}
+
+static void enter_names(struct site_loading *s, struct site_cert *c)
+{
+	GENERAL_NAMES *names = X509_get_ext_d2i(c->cert, NID_subject_alt_name, NULL, NULL);
+	char raw[256], name[256];
+	size_t n = names ? dns_names(names, SIZE_MAX, raw, sizeof(raw)) : 0;
+	bool san = n > 0;
+
+	for (size_t i = 0; i < (san ? n : 1); i++) {
+		raw[0] = 0;
+		if (san)
+			dns_names(names, i, raw, sizeof(raw));
+		else
+			common_name(c->cert, 0, raw, sizeof(raw));
+		set_host(name, sizeof(name), raw, strlen(raw), true);
+		if (name[0])
+			enter_name(s, name, c);
+	}
+	GENERAL_NAMES_free(names);
+	ERR_clear_error();
+}
+
+static void load_site_cert(struct site_loading *s, const struct tls_site_cert *from, struct site_cert *c)
+{
+	struct tls_files f = { .cert_path = from->path, .cert = from->text, .key_path = from->key_path, .key = from->key };
+	char doubt[512];
+
+	s->l.f = &f;
+	s->l.own = c;
+	c->path = xstrdup(from->path);
+	c->chain = sk_X509_new_null();
+	if (!c->chain)
+		die("no memory for TLS");
+	if (load_cert(&s->l) == 0)
+		c->key = read_key(&s->l, c->cert);
+	if (c->key && tls_doubt(&f, true, doubt, sizeof(doubt)))
+		tell(s, false, doubt);
+	if (c->key)
+		enter_names(s, c);
+	else
+		tell(s, true, s->err);
+	ERR_clear_error();
+}
+
+static bool use_default(struct site_loading *s)
+{
+	struct site_name only = { .certs = { &s->site->certs[0] }, .n = 1 };
+	const struct site_name *n = s->first ? s->first : &only;
+	bool ok = true;
+
+	for (size_t i = 0; i < n->n; i++)
+		ok = ok && SSL_CTX_use_cert_and_key(s->site->tls.ctx, n->certs[i]->cert, n->certs[i]->key, n->certs[i]->chain, 1) == 1;
+	return ok;
+}
+
+static void load_site_files(struct site_loading *s, const struct tls_site_options *o)
+{
+	struct tls_files f = { .ca_path = o->ca_path, .ca = o->ca, .crl_path = o->crl_path, .crl = o->crl };
+
+	BUG_ON(o->certs_n == 0);
+	s->site->certs = xcalloc(o->certs_n, sizeof(*s->site->certs));
+	s->site->certs_n = o->certs_n;
+	for (size_t i = 0; i < o->certs_n; i++)
+		load_site_cert(s, &o->certs[i], &s->site->certs[i]);
+	s->l.f = &f;
+	s->l.own = NULL;
+	if ((o->ca && load_ca(&s->l) < 0) || (o->ca && load_crl(&s->l) < 0))
+		tell(s, true, s->err);
+	else if (o->ca && o->crl && no_crl_of(&f, s->err, sizeof(s->err)))
+		tell(s, false, s->err);
+}
+
+static void set_site_alpn(struct tls_site *site, const struct tls_site_options *o)
+{
+	if (o->alpn_n == 0)
+		return;
+	site->alpn = xcalloc(o->alpn_n, TLS_SITE_ALPN_NAME + 1);
+	for (size_t i = 0; i < o->alpn_n; i++) {
+		size_t len = strlen(o->alpn[i]);
+
+		BUG_ON(len == 0 || len > TLS_SITE_ALPN_NAME);
+		site->alpn[site->alpn_len++] = (uint8_t)len;
+		memcpy(site->alpn + site->alpn_len, o->alpn[i], len);
+		site->alpn_len += len;
+	}
+	SSL_CTX_set_alpn_select_cb(site->tls.ctx, choose_site_alpn, site);
+}
+
+/* Tickets are good for a listener of this name only, wherever the key is known. */
+static bool set_site_sessions(SSL_CTX *ctx, const char *name)
+{
+	unsigned char id[EVP_MAX_MD_SIZE];
+	unsigned len = 0;
+	char text[256];
+
+	snprintf(text, sizeof(text), "mctunnel listener %s", name);
+	return EVP_Digest(text, strlen(text), id, &len, EVP_sha256(), NULL) == 1 && set_sessions(ctx, id, len);
+}
+
+static bool set_site(struct tls_site *site, const struct tls_site_options *o)
+{
+	SSL_CTX *ctx = site->tls.ctx;
+
+	site->ask = o->ask;
+	site->insist = o->insist;
+	set_site_alpn(site, o);
+	if (!set_common(ctx) || !set_site_sessions(ctx, o->name) || !set_ticket_keys(&site->tls, o->keys))
+		return false;
+	SSL_CTX_set_verify(ctx, o->insist ? SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT : o->ask ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, NULL);
+	SSL_CTX_set_client_hello_cb(ctx, on_site_hello, site);
+	return SSL_CTX_set_min_proto_version(ctx, o->min == 12 ? TLS1_2_VERSION : TLS1_3_VERSION) == 1 && SSL_CTX_set_cipher_list(ctx, CIPHERS_12) == 1 &&
+	       SSL_CTX_set1_groups_list(ctx, SITE_GROUPS) == 1;
+}
+
+struct tls_site *tls_site_new(const struct tls_site_options *o, void (*on_finding)(void *arg, bool bad, const char *text), void *arg)
+{
+	struct site_loading s = { .site = xcalloc(1, sizeof(*s.site)), .tell = on_finding, .arg = arg };
+
+	pthread_once(&once, init_once);
+	ERR_clear_error();
+	atomic_init(&s.site->tls.refs, 1);
+	s.site->tls.server = true;
+	s.site->tls.site = s.site;
+	s.site->names = map_new();
+	s.site->tls.ctx = SSL_CTX_new(TLS_server_method());
+	if (!s.site->tls.ctx)
+		die("cannot make a TLS context: %s", openssl_reason());
+	s.l = (struct loading){ .tls = &s.site->tls, .err = s.err, .errsize = sizeof(s.err) };
+	load_site_files(&s, o);
+	if (!s.bad && (!set_site(s.site, o) || !use_default(&s))) {
+		snprintf(s.err, sizeof(s.err), "TLS cannot be set up: %s", openssl_reason());
+		tell(&s, true, s.err);
+	}
+	ERR_clear_error();
+	if (!s.bad)
+		return s.site;
+	tls_site_put(s.site);
+	return NULL;
+}
+
+struct tls_site *tls_site_get(struct tls_site *s)
+{
+	tls_get(&s->tls);
+	return s;
+}
+
+void tls_site_put(struct tls_site *s)
+{
+	if (s)
+		tls_put(&s->tls);
+}
+
+const char *tls_site_cert(const struct tls_site *s, size_t i, int64_t *expires_in)
+{
+	if (i >= s->certs_n)
+		return NULL;
+	*expires_in = (int64_t)s->certs[i].not_after - (int64_t)time(NULL);
+	return s->certs[i].path;
+}
+
+struct conn *tls_site_accept(struct tls_site *s, struct conn *plain, void (*on_event)(struct conn *), void *owner)
+{
+	return tls_accept(&s->tls, plain, on_event, owner);
 }

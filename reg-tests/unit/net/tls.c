@@ -890,7 +890,7 @@ static void doubtful_files(void **state)
 	doubts("hub", "ca", "");
 	doubts("expired", "ca", "cert.pem: the certificate expired at 2021-01-01 00:00 UTC");
 	doubts("future", "ca", "cert.pem: the certificate is valid only from 2040-01-01 00:00 UTC");
-	doubts("client", "ca", "cert.pem: the certificate is not meant for a hub");
+	doubts("client", "ca", "cert.pem: the certificate is not meant for a server");
 	doubts("soon", "ca", "cert.pem: the certificate expires at");
 	doubts("hub", "other-ca", "crl.pem: no revocation list (CRL) of the authority in ca.pem");
 }
