@@ -6,6 +6,7 @@
 #include "mctunnel/base/clock.h"
 #include "mctunnel/base/str.h"
 #include "mctunnel/conf/conf.h"
+#include "mctunnel/edge/check.h"
 #include "mctunnel/edge/dialer.h"
 #include "mctunnel/edge/frontend.h"
 #include "mctunnel/edge/hub.h"
@@ -301,6 +302,15 @@ static const char *service_status(const struct advert *v, const struct hello_ser
 	return s->up ? "UP" : "DOWN";
 }
 
+/* L7STS/503 */
+static void check_cell(struct answer *a, const char *status, uint32_t code)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), code ? "%.8s/%" PRIu32 : "%.8s", status, code);
+	answer_str(a, status[0] ? text : NULL);
+}
+
 static void offered_row(struct answer *a, const struct advert *v, const struct hello_service *s)
 {
 	char path[2 * HELLO_NAME_MAX], weight[2 * HELLO_NAME_MAX];
@@ -317,26 +327,52 @@ static void offered_row(struct answer *a, const struct advert *v, const struct h
 	answer_int(a, s->maxconn);
 	answer_str(a, NULL);
 	answer_str(a, NULL);
+	check_cell(a, s->status, s->code);
+	if (s->status[0])
+		answer_age(a, clock_ms() - v->heard_ms + s->since_ms);
+	else
+		answer_str(a, NULL);
+	answer_str(a, NULL);
+	answer_str(a, s->status[0] ? s->text : NULL);
+}
+
+static void own_check(struct answer *a, const struct check_view *v)
+{
+	const struct probe_result *r = &v->last;
+
+	check_cell(a, check_status_word(r->status), r->code);
+	answer_age(a, clock_ms() - v->since_ms);
+	if (v->last_ms)
+		answer_float(a, (double)r->took_us / 1000);
+	else
+		answer_str(a, NULL);
+	answer_str(a, r->text[0] ? r->text : check_status_text(r->status));
 }
 
 static void own_row(struct answer *a, const struct conf_agent *c, size_t i)
 {
 	const struct conf_service *s = &c->services[i];
+	struct check_view v;
+	bool checked = check_view(s->name, &v);
 
 	answer_str(a, c->tunnel);
 	answer_str(a, s->name);
 	answer_str(a, c->name);
-	answer_str(a, "UP");
-	answer_int(a, s->weight);
+	answer_str(a, checked ? v.words : "UP");
+	answer_int(a, checked ? v.weight : s->weight);
 	answer_int(a, s->maxconn);
 	answer_int(a, target_sessions(i));
 	answer_str(a, s->target.text);
+	if (checked)
+		own_check(a, &v);
+	for (int k = 0; !checked && k < 4; k++)
+		answer_str(a, NULL);
 }
 
 /* a->stage 0: what agents offer, a->index counts them, a->cursor their services. 1: what we offer as an agent. */
 int view_services(struct answer *a)
 {
-	static const char *const columns[] = { "tunnel", "service", "agent", "status", "weight", "maxconn", "sessions", "target", NULL };
+	static const char *const columns[] = { "tunnel", "service", "agent", "status", "weight", "maxconn", "sessions", "target", "check", "since", "took_ms", "why", NULL };
 	const struct conf *c = a->state->conf();
 	struct people *p = people(a);
 

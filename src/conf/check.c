@@ -358,6 +358,70 @@ static void check_hubs(struct check *k)
 	map_free(seen);
 }
 
+static bool given(struct check *k, const void *field)
+{
+	return findings_where(k->findings, field, NULL).file != NULL;
+}
+
+/* A key that the check's type has no use for is a mistake somewhere. */
+static void check_of_type(struct check *k, const struct conf_check *c, const void *field, bool of_use, const char *types)
+{
+	if (!of_use && given(k, field))
+		alert_on(k->findings, field, c, "only checks of type %s have this", types);
+}
+
+static bool is_word(const char *s, const char *more)
+{
+	for (; *s; s++)
+		if (!strchr("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789", *s) && !strchr(more, *s))
+			return false;
+	return true;
+}
+
+static bool is_graphic(const char *s)
+{
+	for (; *s; s++)
+		if (*s <= ' ' || *s > '~')
+			return false;
+	return true;
+}
+
+/* What is sent to the target as it stands. */
+static void check_texts(struct check *k, const struct conf_check *c)
+{
+	if (c->path && (c->path[0] != '/' || !is_graphic(c->path)))
+		alert_on(k->findings, &c->path, c, "a path begins with '/' and has no blanks or control characters (write those as %%XX)");
+	if (c->method && !is_word(c->method, "!#$%&'*+-.^_`|~"))
+		alert_on(k->findings, &c->method, c, "\"%s\" is no HTTP method", c->method);
+	if (c->host && !is_word(c->host, "-._:[]"))
+		alert_on(k->findings, &c->host, c, "\"%s\" is no host name", c->host);
+}
+
+static void check_times(struct check *k, const struct conf_check *c)
+{
+	if (c->fastinter && c->fastinter < 10)
+		alert_on(k->findings, &c->fastinter, c, "0, or at least 10ms");
+	if (c->downinter && c->downinter < 10)
+		alert_on(k->findings, &c->downinter, c, "0, or at least 10ms");
+}
+
+static void check_health(struct check *k, const struct conf_service *s)
+{
+	const struct conf_check *c = &s->check;
+	bool http = c->type == CHECK_HTTP, tls = c->type == CHECK_TLS, grpc = c->type == CHECK_GRPC;
+
+	if (c->type == CHECK_NONE)
+		return;
+	check_of_type(k, c, &c->path, http, "http");
+	check_of_type(k, c, &c->method, http, "http");
+	if (c->expect.n)
+		check_of_type(k, c, &c->expect.v[0], http, "http");
+	check_of_type(k, c, &c->service, grpc, "grpc");
+	check_of_type(k, c, &c->host, http || tls || grpc, "http, tls and grpc");
+	check_texts(k, c);
+	check_times(k, c);
+}
+
 static void check_agent(struct check *k)
 {
 	struct conf_agent *a = &k->conf->agent;
@@ -369,8 +433,10 @@ static void check_agent(struct check *k)
 	check_pair(k, &a->cert, &a->key, &a->at);
 	check_file(k, &a->ca, &a->at);
 	check_hubs(k);
-	for (size_t i = 0; i < a->services_n; i++)
+	for (size_t i = 0; i < a->services_n; i++) {
 		check_unique(k, names, &a->services[i].name, &a->services[i]);
+		check_health(k, &a->services[i]);
+	}
 	map_free(names);
 }
 

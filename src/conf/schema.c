@@ -70,7 +70,7 @@ static const struct word forwardeds[] = {
 };
 static const struct word overs[] = { { "queue", OVER_QUEUE, false }, { "reject", OVER_REJECT, false }, { "deny", OVER_DENY, false }, { 0 } };
 static const struct word check_types[] = {
-	{ "none", CHECK_NONE, false }, { "tcp", CHECK_TCP, false }, { "http", CHECK_HTTP, false }, { "tls", CHECK_TLS, false }, { "grpc", CHECK_GRPC, false }, { 0 },
+	{ "none", CHECK_NONE, false }, { "tcp", CHECK_TCP, false }, { "http", CHECK_HTTP, true }, { "tls", CHECK_TLS, false }, { "grpc", CHECK_GRPC, true }, { 0 },
 };
 
 #define TIMEOUT(field, low, text, words) \
@@ -350,8 +350,8 @@ static const struct row agent_heartbeat_rows[] = {
 static const struct section agent_heartbeat = { .name = "heartbeat", ROWS(agent_heartbeat_rows), .at = NO_PLACE };
 
 static const struct row check_rows[] = {
-	{ .name = "type", .kind = KIND_WORD, FIELD(struct conf_service, check.type), .words = check_types, .def = "none",
-	  .help = "tcp: the target takes a connection. http: it answers a request with a status of expect. tls: it completes a TLS handshake, whatever its certificate. grpc: the gRPC health service answers SERVING." },
+	{ .name = "type", .kind = KIND_WORD, .required = true, FIELD(struct conf_service, check.type), .words = check_types,
+	  .help = "tcp: the target takes a connection. http: it answers a request with a status of expect. tls: it completes a TLS handshake, whatever its certificate. grpc: the gRPC health service answers SERVING (HTTP/2 in plain text). none: no check." },
 	{ .name = "interval", .kind = KIND_TIME, FIELD(struct conf_service, check.interval), .min = 10, .max = DAY, .def = "2s", .help = "From the end of one check to the next." },
 	{ .name = "fastinter", .kind = KIND_TIME, FIELD(struct conf_service, check.fastinter), .max = DAY, .def = "0", .def_words = "interval", .help = "The same while it is on the way up or down." },
 	{ .name = "downinter", .kind = KIND_TIME, FIELD(struct conf_service, check.downinter), .max = DAY, .def = "0", .def_words = "interval", .help = "The same while it is down." },
@@ -369,7 +369,8 @@ static const struct row check_rows[] = {
 	{ .name = "slowstart", .kind = KIND_TIME, FIELD(struct conf_service, check.slowstart), .max = DAY, .def = "0", .help = "The time over which its weight rises once it has come up." },
 };
 static const struct section checks = { .name = "check", ROWS(check_rows), .at = offsetof(struct conf_service, check.at),
-	.intro = "How the agent finds out whether its target can be used. Hubs hear of each change at once." };
+	.intro = "How the agent finds out whether its target can be used. A service begins as down, and its first good check brings it up; hubs hear of each change at once and "
+		 "take new sessions elsewhere." };
 
 static const struct row service_rows[] = {
 	{ .name = "name", .kind = KIND_NAME, .required = true, FIELD(struct conf_service, name), .help = "Unique; the second half of a route. The hub must allow it in the tunnel." },
@@ -379,7 +380,7 @@ static const struct row service_rows[] = {
 	{ .name = "maxconn", .kind = KIND_INT, FIELD(struct conf_service, maxconn), .max = 10000000, .def = "0", .help = "Sessions to the target; more are refused, and the hub tries another agent. 0: no limit." },
 	{ .name = "weight", .kind = KIND_INT, FIELD(struct conf_service, weight), .max = 256, .def = "100", .help = "This agent's share of the sessions, against other agents of the tunnel. 0: none while another agent is up." },
 	{ .name = "timeouts", .kind = KIND_GROUP, .inherit = true, FIELD(struct conf_service, timeouts), .sub = &timeouts, .help = "As in defaults, for this service." },
-	{ .name = "check", .kind = KIND_GROUP, .later = true, .sub = &checks, .help = "How the target's health is found out." },
+	{ .name = "check", .kind = KIND_GROUP, .sub = &checks, .def_words = "none: it counts as up", .help = "How the target's health is found out." },
 	{ .name = "limits", .kind = KIND_GROUP, .later = true, .sub = &service_limits, .help = "Bandwidth of the service." },
 };
 static const struct section services = { .name = "services", ROWS(service_rows), .size = sizeof(struct conf_service),

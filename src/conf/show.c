@@ -51,13 +51,14 @@ static void scalar(FILE *out, const struct row *row, const char *field, bool jso
 			fprintf(out, "\"%s\"", value_show(row->kind, number_of(row, field), text, sizeof(text)));
 		break;
 	case KIND_MODE: fprintf(out, "\"%04o\"", (unsigned)number_of(row, field)); break;
+	case KIND_BOOL: fputs(*(const bool *)field ? "true" : "false", out); break;
 	default: str_json(out, text_of(row, field));
 	}
 }
 
 static bool has_text(const struct row *row, const char *field)
 {
-	return row->kind <= KIND_MODE || text_of(row, field);
+	return row->kind <= KIND_MODE || row->kind == KIND_BOOL || text_of(row, field);
 }
 
 static void many(FILE *out, const struct row *row, const char *base, bool json)

@@ -14,6 +14,7 @@
 #include "mctunnel/base/timer.h"
 #include "mctunnel/conf/conf.h"
 #include "mctunnel/edge/carrier.h"
+#include "mctunnel/edge/check.h"
 #include "mctunnel/edge/comeback.h"
 #include "mctunnel/edge/target.h"
 #include "mctunnel/event/thread.h"
@@ -58,6 +59,7 @@ static struct {
 	struct list accounts; /* owned: of each hub, while some thread knows it */
 	unsigned first;       /* of the next account */
 	atomic_uint links;
+	uint64_t serial; /* of the newest AGENT frame */
 } all = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 struct hub {
@@ -107,6 +109,8 @@ struct uplink {
 	uint64_t started_ms, up_ms, retire_ms;
 	uint32_t retry_after_ms;
 	bool resumed;
+	bool asked; /* an AGENT frame is not answered yet: no other is sent before ... */
+	bool stale; /* ... though there is a newer one */
 	enum reason why; /* LEAVING */
 	char text[160];  /* LEAVING: what the log shall say */
 	char addr[ADDR_TEXT];
@@ -127,10 +131,12 @@ static _Thread_local struct {
 	uint64_t serial; /* of the newest */
 	char *hello; /* owned: the AGENT frame */
 	size_t hello_len;
+	struct deferred change; /* the AGENT frame has to be made anew */
 	bool draining;
 } here;
 
 static void slot_start(struct slot *s);
+static void build_hello(void);
 
 /* Words for the log. */
 
@@ -535,6 +541,15 @@ static void welcome(struct uplink *u, const struct hub_hello *h)
 	u->id = registry_claim(u->advert, false, UINT32_MAX, on_verdict, u);
 }
 
+static void tell(struct uplink *u)
+{
+	u->stale = u->asked;
+	if (u->asked)
+		return;
+	u->asked = true;
+	link_hello(carrier_link(u->carrier), H2_FRAME_AGENT, here.hello, here.hello_len);
+}
+
 static void answered(struct uplink *u, const struct hub_hello *h)
 {
 	if (h->accepted) {
@@ -551,7 +566,10 @@ static void on_hello(void *owner, enum h2_frame type, const char *json, size_t l
 	struct hub_hello h;
 	char err[128];
 
-	if ((u->state != GREETING && u->state != UP) || type != H2_FRAME_HUB)
+	if (type != H2_FRAME_HUB)
+		return;
+	u->asked = false;
+	if (u->state != GREETING && !is_up(u))
 		return;
 	if (hello_hub_parse(&h, json, len, err, sizeof(err)) < 0) {
 		if (u->state == GREETING)
@@ -563,6 +581,8 @@ static void on_hello(void *owner, enum h2_frame type, const char *json, size_t l
 	else
 		log_refused(&h); /* our services or its rules have changed */
 	hello_hub_fini(&h);
+	if (u->stale && u->state != LEAVING)
+		tell(u);
 }
 
 static const struct carrier_events carrier_events = {
@@ -584,7 +604,8 @@ static void greet(struct uplink *u)
 	}
 	u->conn = NULL;
 	u->state = GREETING;
-	link_hello(carrier_link(u->carrier), H2_FRAME_AGENT, here.hello, here.hello_len);
+	build_hello(); /* it says how long things have been as they are */
+	tell(u);
 }
 
 static void on_tls(struct conn *c)
@@ -681,10 +702,38 @@ static void on_retry(struct timer *t)
 
 /* Init and end. */
 
+static void describe_check(struct hello_service *s, const struct check_view *v)
+{
+	s->up = v->up;
+	s->weight = (uint16_t)v->weight;
+	s->code = v->why.code;
+	s->since_ms = clock_ms() - v->since_ms;
+	str_copy(s->status, sizeof(s->status), check_status_word(v->why.status));
+	str_copy(s->text, sizeof(s->text), v->why.text[0] ? v->why.text : check_status_text(v->why.status));
+}
+
+/* For so many services only what counts: up or down. */
+static void forget_checks(struct agent_hello *h)
+{
+	for (size_t i = 0; i < h->services_n; i++)
+		h->services[i].status[0] = '\0';
+}
+
+/* The number is drawn first: whatever changes from then on is in a frame with a greater one. */
+static uint64_t next_serial(void)
+{
+	uint64_t serial;
+
+	pthread_mutex_lock(&all.lock);
+	serial = ++all.serial;
+	pthread_mutex_unlock(&all.lock);
+	return serial;
+}
+
 static void build_hello(void)
 {
 	const struct conf_agent *a = &here.conf->agent;
-	struct agent_hello h = { .protocol = HELLO_PROTOCOL, .draining = here.draining, .services_n = a->services_n };
+	struct agent_hello h = { .protocol = HELLO_PROTOCOL, .draining = here.draining, .serial = next_serial(), .services_n = a->services_n };
 
 	h.services = xcalloc(a->services_n, sizeof(*h.services));
 	str_copy(h.name, sizeof(h.name), a->name);
@@ -693,17 +742,41 @@ static void build_hello(void)
 	memcpy(h.instance, here.instance, sizeof(h.instance));
 	for (size_t i = 0; i < a->services_n; i++) {
 		struct hello_service *s = &h.services[i];
+		struct check_view v;
 
 		str_copy(s->name, sizeof(s->name), a->services[i].name);
 		s->weight = (uint16_t)a->services[i].weight;
 		s->maxconn = a->services[i].maxconn;
 		s->up = true;
+		if (check_view(s->name, &v))
+			describe_check(s, &v);
 	}
 	free(here.hello);
 	here.hello = hello_agent_build(&h, &here.hello_len);
+	if (here.hello && here.hello_len > HELLO_SIZE_MAX) {
+		free(here.hello);
+		forget_checks(&h);
+		here.hello = hello_agent_build(&h, &here.hello_len);
+	}
 	free(h.services);
 	if (!here.hello)
 		die("out of memory");
+}
+
+static void tell_all(void)
+{
+	list_for_each(n, &here.uplinks) {
+		struct uplink *u = container_of(n, struct uplink, node);
+
+		if (u->carrier && u->state != LEAVING)
+			tell(u);
+	}
+}
+
+static void on_changed(struct deferred *d)
+{
+	build_hello();
+	tell_all();
 }
 
 /* Tickets go: what comes next shall be judged by the certificates of now. */
@@ -863,6 +936,7 @@ void dialer_init(struct conf *conf, struct tls *tls, const uint8_t instance[16])
 	memcpy(here.instance, instance, sizeof(here.instance));
 	list_init(&here.uplinks);
 	list_init(&here.hubs);
+	deferred_init(&here.change, on_changed);
 	build_hello();
 	hubs_renew();
 }
@@ -882,14 +956,10 @@ static void retry_all(void)
 	}
 }
 
-static void tell_all(void)
+void dialer_changed(void)
 {
-	list_for_each(n, &here.uplinks) {
-		struct uplink *u = container_of(n, struct uplink, node);
-
-		if (u->carrier && u->state != LEAVING)
-			link_hello(carrier_link(u->carrier), H2_FRAME_AGENT, here.hello, here.hello_len);
-	}
+	if (here.conf)
+		loop_defer(&here.change);
 }
 
 void dialer_reload(struct conf *conf, struct tls *tls)
@@ -922,7 +992,7 @@ void dialer_drain(void)
 		struct uplink *u = container_of(n, struct uplink, node);
 
 		if (is_up(u)) {
-			link_hello(carrier_link(u->carrier), H2_FRAME_AGENT, here.hello, here.hello_len);
+			tell(u);
 		} else {
 			u->slot->up = NULL;
 			uplink_free(u, REASON_DRAINING);
@@ -946,6 +1016,7 @@ void dialer_stop(void)
 {
 	here.draining = true;
 	stop_retrying();
+	loop_undefer(&here.change);
 	while (!list_empty(&here.uplinks))
 		uplink_stop(list_first(&here.uplinks, struct uplink, node));
 }

@@ -273,6 +273,8 @@ static struct advert *make_advert(struct guest *g, const struct agent_hello *h, 
 	str_copy(a->version, sizeof a->version, h->version);
 	memcpy(a->instance, h->instance, sizeof a->instance);
 	a->draining = h->draining;
+	a->serial = h->serial;
+	a->heard_ms = g->heard_ms;
 	a->services = xcalloc(h->services_n + 1, sizeof *a->services);
 	forget_refused(g);
 	for (size_t i = 0; i < h->services_n; i++) {
@@ -285,6 +287,41 @@ static struct advert *make_advert(struct guest *g, const struct agent_hello *h, 
 			log_service_refused(g, h->services[i].name, h);
 	}
 	return a;
+}
+
+static const struct hello_service *service_of(const struct advert *a, const char *name)
+{
+	for (size_t i = 0; i < a->services_n; i++)
+		if (strcmp(a->services[i].name, name) == 0)
+			return &a->services[i];
+	return NULL;
+}
+
+static void log_check(const struct advert *a, const struct hello_service *s)
+{
+	struct log_rec r;
+	log_begin(&r, s->up ? LOG_NOTICE : LOG_WARNING, "check");
+	log_str(&r, "agent", a->name);
+	log_str(&r, "tunnel", a->tunnel);
+	log_str(&r, "service", s->name);
+	log_str(&r, "state", s->up ? "UP" : "DOWN");
+	log_str(&r, "status", s->status);
+	if (s->code)
+		log_int(&r, "code", s->code);
+	log_str(&r, "text", s->text);
+	log_end(&r);
+}
+
+/* One line for each service that went up or down, whichever link said it first. Both lists mostly have the same order. */
+static void on_news(const struct advert *before, const struct advert *now)
+{
+	for (size_t i = 0; i < now->services_n; i++) {
+		const struct hello_service *s = &now->services[i], *old = i < before->services_n ? &before->services[i] : NULL;
+		if (!old || strcmp(old->name, s->name) != 0)
+			old = service_of(before, s->name);
+		if (old && old->up != s->up)
+			log_check(now, s);
+	}
 }
 
 static void claim(struct guest *g);
@@ -939,6 +976,7 @@ void hub_init(struct conf *conf, struct tls *const *tls, const uint8_t instance[
 	timer_init(&hub.resume, on_resume);
 	timer_init(&hub.mercy, on_resume);
 	health_init(&hub.conf, ready);
+	registry_on_news(on_news);
 }
 
 void hub_fini(void)

@@ -13,7 +13,9 @@
 #include "mctunnel/base/mem.h"
 #include "mctunnel/base/series.h"
 #include "mctunnel/base/stat.h"
+#include "mctunnel/base/str.h"
 #include "mctunnel/conf/conf.h"
+#include "mctunnel/edge/check.h"
 #include "mctunnel/edge/pump.h"
 #include "mctunnel/net/conn.h"
 #include "mctunnel/net/dial.h"
@@ -28,8 +30,10 @@
 #include <string.h>
 #include <unistd.h>
 
-struct load { /* sessions of a service, by its name: goes from one generation to the next */
+struct load { /* of a service, by its name: goes from one generation to the next */
 	atomic_uint refs, sessions;
+	atomic_uint errors; /* sessions in a row that could not be connected */
+	atomic_bool down;   /* its checks say so */
 };
 
 struct generation { /* what a configuration means here; a job stays with the one it began with */
@@ -70,9 +74,14 @@ struct job {
 	char text[];
 };
 
+static struct load *load_of(const struct generation *g, const struct conf_service *s)
+{
+	return g->loads[s - g->conf->agent.services];
+}
+
 static atomic_uint *sessions_of(const struct generation *g, const struct conf_service *s)
 {
-	return &g->loads[s - g->conf->agent.services]->sessions;
+	return &load_of(g, s)->sessions;
 }
 
 static struct load *load_get(struct load *l)
@@ -85,6 +94,16 @@ static void load_put(struct load *l)
 {
 	if (atomic_fetch_sub(&l->refs, 1) == 1)
 		free(l);
+}
+
+/* Reads how the service stands now. */
+static void load_judge(struct load *l, const char *service)
+{
+	struct check_view v;
+	bool down = check_view(service, &v) && !v.up;
+
+	if (atomic_exchange(&l->down, down) && !down)
+		atomic_store(&l->errors, 0);
 }
 
 static struct generation *generation_new(struct conf *conf, const struct generation *old)
@@ -101,6 +120,7 @@ static struct generation *generation_new(struct conf *conf, const struct generat
 		struct load *l = map_get_str(olds, conf->agent.services[i].name);
 
 		g->loads[i] = load_get(l ? l : xcalloc(1, sizeof(*l)));
+		load_judge(g->loads[i], conf->agent.services[i].name);
 	}
 	map_free(olds);
 	return g;
@@ -224,6 +244,22 @@ static enum reason reason_of(int error)
 	}
 }
 
+/* One that was connected forgives all that were not; what is wrong with this agent says nothing about the target. */
+static void count_error(const struct job *j, enum reason why, const char *text)
+{
+	struct load *l = load_of(j->gen, j->service);
+	uint32_t limit = j->service->check.type == CHECK_NONE ? 0 : j->service->check.error_limit;
+	char what[64];
+	struct strbuf b;
+
+	if (!limit || why == REASON_RESOURCES || atomic_fetch_add(&l->errors, 1) + 1 < limit)
+		return;
+	atomic_store(&l->errors, 0);
+	strbuf_init(&b, what, sizeof(what));
+	strbuf_add(&b, "%u sessions in a row: %s", limit, text);
+	check_condemn(j->service->name, why == REASON_TARGET_TIMEOUT ? CHECK_L4TOUT : CHECK_L4CON, what);
+}
+
 /* Before everything else on a fresh socket, whose empty buffer takes it whole. */
 static bool send_proxy_header(const struct job *j, int fd)
 {
@@ -257,6 +293,8 @@ static void connected(struct job *j, int fd)
 		return;
 	}
 	j->connected_ms = clock_ms();
+	if (atomic_load_explicit(&load_of(j->gen, j->service)->errors, memory_order_relaxed))
+		atomic_store(&load_of(j->gen, j->service)->errors, 0);
 	series_observe_us(series_of(TARGET_CONNECT, j->service->name), (j->connected_ms - j->asked_ms) * 1000);
 	pump_conn(j->pump, c);
 	session_established(pump_session(j->pump), j->target);
@@ -271,6 +309,7 @@ static void on_dialled(void *arg, struct dial_result *r)
 	if (r->fd < 0) {
 		j->trouble = strdup(r->why);
 		series_add(series_of(TARGET_FAILURES, j->service->name, reason_word(reason_of(r->error))), 1);
+		count_error(j, reason_of(r->error), strerror(r->error));
 		pump_abort(j->pump, reason_of(r->error));
 		return;
 	}
@@ -378,8 +417,12 @@ void target_request(struct link *l, int32_t stream, const struct h2_fields *f, c
 	struct session *s;
 	struct job *j;
 
-	if (!service || !take(service)) {
-		link_refuse(l, stream, service ? REASON_AGENT_FULL : REASON_NO_SERVICE);
+	if (!service || atomic_load_explicit(&load_of(here.gen, service)->down, memory_order_relaxed)) {
+		link_refuse(l, stream, service ? REASON_SERVICE_DOWN : REASON_NO_SERVICE);
+		return;
+	}
+	if (!take(service)) {
+		link_refuse(l, stream, REASON_AGENT_FULL);
 		return;
 	}
 	j = job_new(service, f, hub);
@@ -435,6 +478,28 @@ void target_reload(void)
 {
 	let_go();
 	follow();
+}
+
+/* Those of older configurations too: their target is as dead. */
+static void end_sessions_of(const char *service)
+{
+	list_for_each_safe(n, &here.jobs) {
+		struct job *j = container_of(n, struct job, node);
+
+		if (strcmp(j->service->name, service) == 0)
+			pump_abort(j->pump, REASON_SERVICE_DOWN);
+	}
+}
+
+void target_checked(const char *service)
+{
+	const struct conf_service *s = here.services ? map_get_str(here.services, service) : NULL;
+
+	if (!s)
+		return;
+	load_judge(load_of(here.gen, s), service);
+	if (s->check.on_marked_down && atomic_load(&load_of(here.gen, s)->down))
+		end_sessions_of(service);
 }
 
 void target_init(struct conf *conf)

@@ -20,6 +20,7 @@
 #include "mctunnel/conf/files.h"
 #include "mctunnel/conf/renew.h"
 #include "mctunnel/edge/carrier.h"
+#include "mctunnel/edge/check.h"
 #include "mctunnel/edge/dialer.h"
 #include "mctunnel/edge/frontend.h"
 #include "mctunnel/edge/hub.h"
@@ -154,6 +155,7 @@ static void close_pages(void)
 static void stop_here(void)
 {
 	registry_stop();
+	check_stop();
 	frontend_close_all();
 	frontend_stop();
 	if (me.conf->agent.set)
@@ -199,6 +201,7 @@ static void drain_here(void)
 		hub_close_all();
 		hub_drain();
 	}
+	check_stop();
 	if (me.conf->agent.set)
 		dialer_drain();
 }
@@ -325,6 +328,7 @@ static void change_here(void)
 {
 	struct change *c = &me.change;
 	frontend_reload(c->listeners, c->listeners_n);
+	check_reload();
 	target_reload();
 	if (me.conf->hub.set) {
 		hub_reload(me.conf, me.now.hub_tls, c->hub_sockets);
@@ -397,6 +401,7 @@ static void change_over(void)
 	c->listeners = regime_listeners(&me.now, &c->listeners_n);
 	c->hub_sockets = regime_hub_sockets(&me.now);
 	frontend_prepare(me.conf);
+	check_prepare(me.conf);
 	target_prepare(me.conf);
 	change_here();
 	order_all(change_others, changed);
@@ -741,6 +746,15 @@ static void on_expiry(struct timer *t)
 	timer_start(t, DAY_MS);
 }
 
+/* What checks find concerns sessions first, so that no hub sends us one meanwhile. */
+static void on_checked(const char *service)
+{
+	target_checked(service);
+	dialer_changed();
+}
+
+static const struct check_events check_events = {.on_change = on_checked};
+
 static void setup(int thread)
 {
 	char err[200];
@@ -750,6 +764,7 @@ static void setup(int thread)
 	frontend_init(me.conf);
 	if (me.conf->hub.set)
 		hub_init(me.conf, me.now.hub_tls, me.hub_instance, is_ready);
+	check_init(me.conf, &check_events);
 	target_init(me.conf);
 	if (me.conf->agent.set)
 		dialer_init(me.conf, me.now.agent_tls, me.agent_instance);
@@ -770,6 +785,7 @@ static void teardown(int thread)
 	if (me.conf->agent.set)
 		dialer_fini();
 	target_fini();
+	check_fini();
 	if (me.conf->hub.set)
 		hub_fini();
 	frontend_fini();

@@ -48,6 +48,7 @@ struct tls {
 	atomic_int refs;
 	SSL_CTX *ctx;
 	bool server;
+	bool probe; /* a client without an interest in who answers */
 	time_t not_after;
 	uint8_t (*ticket_keys)[TLS_TICKET_KEY]; /* owned; NULL: OpenSSL has its own */
 	size_t ticket_keys_n;
@@ -674,7 +675,7 @@ static void up(struct tls_conn *t)
 		memcpy(t->alpn, alpn ? alpn : (const unsigned char *)"", len);
 		t->alpn[len] = 0;
 	}
-	if (!t->tls->server && strcmp(t->alpn, TLS_ALPN_LINK) != 0) {
+	if (!t->tls->server && !t->tls->probe && strcmp(t->alpn, TLS_ALPN_LINK) != 0) {
 		fail(t, EPROTO, "peer did not choose ALPN %s", TLS_ALPN_LINK);
 		return;
 	}
@@ -901,6 +902,13 @@ static bool is_ip(const char *name)
 	return ip != NULL;
 }
 
+static bool ask_for(struct tls_conn *t, const char *name)
+{
+	if (!name)
+		return t->tls->probe;
+	return (t->tls->probe || set_name(SSL_get0_param(t->ssl), name)) && (is_ip(name) || SSL_set_tlsext_host_name(t->ssl, name) == 1);
+}
+
 struct conn *tls_connect(struct tls *tls, struct conn *plain, const char *server_name, const struct tls_ticket *ticket,
 			 void (*on_event)(struct conn *), void *owner)
 {
@@ -911,8 +919,7 @@ struct conn *tls_connect(struct tls *tls, struct conn *plain, const char *server
 	t = make_tls_conn(tls, on_event, owner);
 	if (!t)
 		return NULL;
-	ok = set_name(SSL_get0_param(t->ssl), server_name) &&
-	     (is_ip(server_name) || SSL_set_tlsext_host_name(t->ssl, server_name) == 1) && use_ticket(t, server_name, ticket);
+	ok = ask_for(t, server_name) && use_ticket(t, server_name, ticket);
 	ERR_clear_error();
 	if (ok)
 		return take_over(t, plain);
@@ -1353,6 +1360,21 @@ static void free_site_parts(struct tls_site *site)
 	map_free(site->names);
 	free(site->certs);
 	free(site->alpn);
+}
+
+struct tls *tls_probe(void)
+{
+	struct tls *tls = xcalloc(1, sizeof(*tls));
+
+	pthread_once(&once, init_once);
+	ERR_clear_error();
+	atomic_init(&tls->refs, 1);
+	tls->probe = true;
+	tls->ctx = SSL_CTX_new(TLS_client_method());
+	if (!tls->ctx || SSL_CTX_set_min_proto_version(tls->ctx, TLS1_VERSION) != 1 || SSL_CTX_set_cipher_list(tls->ctx, "ALL:@SECLEVEL=0") != 1)
+		die("cannot make a TLS context: %s", openssl_reason());
+	SSL_CTX_set_session_cache_mode(tls->ctx, SSL_SESS_CACHE_OFF);
+	return tls;
 }
 
 struct tls *tls_get(struct tls *t)

@@ -44,6 +44,12 @@ static const json_t *need(struct reader *r, const char *key)
 	return v;
 }
 
+/* Keys that older versions do not send. */
+static const json_t *may_have(struct reader *r, const char *key)
+{
+	return r->bad ? NULL : json_object_get(r->obj, key);
+}
+
 static bool read_bool(struct reader *r, const char *key)
 {
 	const json_t *v = need(r, key);
@@ -63,6 +69,17 @@ static uint32_t read_int(struct reader *r, const char *key, uint32_t min, uint32
 	if (v && (n < min || n > max))
 		complain(r, "%s is not between %u and %u", key, min, max);
 	return r->bad ? 0 : (uint32_t)n;
+}
+
+/* 0 when it is not there. */
+static uint64_t read_count(struct reader *r, const char *key)
+{
+	const json_t *v = may_have(r, key);
+	json_int_t n = json_integer_value(v);
+
+	if (v && (!json_is_integer(v) || n < 0))
+		complain(r, "%s is not a whole number from 0 on", key);
+	return r->bad || !v ? 0 : (uint64_t)n;
 }
 
 static bool good_name(const char *s, size_t len)
@@ -156,6 +173,19 @@ static void refuse_repetition(struct reader *r, const char *first, size_t n, siz
 	free(sorted);
 }
 
+static void read_check(struct reader *r, const json_t *v, struct hello_service *out)
+{
+	struct reader inner = { v, r->err, r->errsize, r->bad };
+
+	if (!json_is_object(v))
+		complain(&inner, "check is not an object");
+	read_text(&inner, "status", out->status, sizeof(out->status));
+	read_text(&inner, "text", out->text, sizeof(out->text));
+	out->code = read_int(&inner, "code", 0, UINT32_MAX);
+	out->since_ms = read_count(&inner, "since_ms");
+	r->bad = inner.bad;
+}
+
 static void read_service(struct reader *r, const json_t *v, struct hello_service *out)
 {
 	struct reader inner = { v, r->err, r->errsize, r->bad };
@@ -166,6 +196,8 @@ static void read_service(struct reader *r, const json_t *v, struct hello_service
 	out->weight = (uint16_t)read_int(&inner, "weight", 0, WEIGHT_MAX);
 	out->up = read_bool(&inner, "up");
 	out->maxconn = read_int(&inner, "maxconn", 0, UINT32_MAX);
+	if (may_have(&inner, "check"))
+		read_check(&inner, may_have(&inner, "check"), out);
 	r->bad = inner.bad;
 }
 
@@ -249,6 +281,7 @@ int hello_agent_parse(struct agent_hello *out, const char *json, size_t len, cha
 	read_text(&r, "version", out->version, sizeof(out->version));
 	read_instance(&r, out->instance);
 	out->draining = read_bool(&r, "draining");
+	out->serial = read_count(&r, "serial");
 	read_services(&r, out);
 	json_decref(obj);
 	if (r.bad)
@@ -313,16 +346,26 @@ static json_t *instance_value(const uint8_t instance[16])
 	return json_string(hex);
 }
 
+static json_t *service_value(const struct hello_service *s)
+{
+	json_t *one = json_pack("{s:s,s:i,s:b,s:I}", "name", s->name, "weight", (int)s->weight, "up", (int)s->up, "maxconn", (json_int_t)s->maxconn);
+
+	if (!one || !s->status[0])
+		return one;
+	if (json_object_set_new(one, "check",
+				json_pack("{s:s,s:I,s:o,s:I}", "status", s->status, "code", (json_int_t)s->code, "text", text_value(s->text), "since_ms",
+					  (json_int_t)s->since_ms)) == 0)
+		return one;
+	json_decref(one);
+	return NULL;
+}
+
 static json_t *services_value(const struct agent_hello *h)
 {
 	json_t *list = json_array();
 
 	for (size_t i = 0; i < h->services_n; i++) {
-		const struct hello_service *s = &h->services[i];
-		json_t *one = json_pack("{s:s,s:i,s:b,s:I}", "name", s->name, "weight", (int)s->weight, "up", (int)s->up,
-		                        "maxconn", (json_int_t)s->maxconn);
-
-		if (json_array_append_new(list, one) == 0)
+		if (json_array_append_new(list, service_value(&h->services[i])) == 0)
 			continue;
 		json_decref(list);
 		return NULL;
@@ -355,9 +398,9 @@ static char *dump(json_t *obj, size_t *len)
 
 char *hello_agent_build(const struct agent_hello *h, size_t *len)
 {
-	return dump(json_pack("{s:I,s:s,s:s,s:o,s:o,s:b,s:o}", "protocol", (json_int_t)h->protocol, "agent", h->name, "tunnel",
+	return dump(json_pack("{s:I,s:s,s:s,s:o,s:o,s:b,s:I,s:o}", "protocol", (json_int_t)h->protocol, "agent", h->name, "tunnel",
 	                      h->tunnel, "version", text_value(h->version), "instance", instance_value(h->instance),
-	                      "draining", (int)h->draining, "services", services_value(h)),
+	                      "draining", (int)h->draining, "serial", (json_int_t)h->serial, "services", services_value(h)),
 	            len);
 }
 

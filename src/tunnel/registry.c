@@ -70,6 +70,7 @@ struct replica {
 	struct deferred change;
 	struct timer again;                           /* runs while sessions are parked though their peer has links */
 	void (*on_change[ON_CHANGE_MAX])(void);
+	void (*on_news)(const struct advert *before, const struct advert *now); /* thread 0 only */
 	size_t agents;                                /* agent instances with a link */
 	unsigned links_on[THREAD_MAX];                /* by thread */
 	bool stopping;
@@ -198,9 +199,14 @@ static void peer_free(struct peer *p)
 	free(p);
 }
 
+/* Each link brings what the agent says, and one link may be slower than another. */
 static void peer_set_advert(struct peer *p, struct advert *a)
 {
 	struct advert *old = p->advert;
+	if (a->serial < old->serial)
+		return;
+	if (me.on_news && a != old)
+		me.on_news(old, a);
 	p->advert = advert_get(a);
 	advert_put(old);
 }
@@ -683,6 +689,12 @@ static enum pick_result room_of(const struct peer *p)
 		room = PICK_FULL;
 	}
 	return room;
+}
+
+void registry_on_news(void (*on_news)(const struct advert *before, const struct advert *now))
+{
+	if (thread_self() == 0)
+		me.on_news = on_news;
 }
 
 /* ---- what operators said ---- */

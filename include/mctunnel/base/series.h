@@ -20,6 +20,9 @@ enum series_type { SERIES_COUNTER, SERIES_HISTOGRAM };
 	X(SERVICE_SESSIONS, COUNTER, "mctunnel_service_sessions_total", "service reason", "On an agent: sessions of its services that have ended, and why") \
 	X(TARGET_CONNECT, HISTOGRAM, "mctunnel_target_connect_seconds", "service", "On an agent: from a request to its target being connected")     \
 	X(TARGET_FAILURES, COUNTER, "mctunnel_target_failures_total", "service reason", "On an agent: targets that could not be connected")           \
+	X(CHECKS, COUNTER, "mctunnel_checks_total", "service status", "On an agent: checks of targets, by what they found")                          \
+	X(CHECK_TIME, HISTOGRAM, "mctunnel_check_seconds", "service", "On an agent: how long checks of targets took")                               \
+	X(CHECK_CHANGES, COUNTER, "mctunnel_check_changes_total", "service state", "On an agent: how often checks brought a service up or down")    \
 	X(RELOADS, COUNTER, "mctunnel_reloads_total", "result", "Reloads of the configuration")                                                       \
 	X(HEALTH_CHECKS, COUNTER, "mctunnel_grpc_health_checks_total", "service status", "Answers to gRPC health checks")                             \
 	X(HEALTH_FAILURES, COUNTER, "mctunnel_grpc_health_check_failures_total", "", "Answers to gRPC health checks that were not SERVING")

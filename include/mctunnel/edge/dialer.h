@@ -15,6 +15,8 @@ void dialer_init(struct conf *conf, struct tls *tls, const uint8_t instance[16])
 /* Each thread: links to hubs that are new are dialled, those to hubs that are gone take no new sessions and go when they have none; the others stay, and
  * their hubs hear which services there are now. Both are borrowed (tls) or shared (conf) as in dialer_init. */
 void dialer_reload(struct conf *conf, struct tls *tls);
+/* This thread's hubs hear, in this turn, what is new about the services. */
+void dialer_changed(void);
 /* Each thread: tells every hub that this agent is draining (AGENT frame with draining, no new links once one is lost). */
 void dialer_drain(void);
 /* Each thread: GOAWAY and close everything now. */

@@ -17,6 +17,8 @@ void target_fini(void);
 /* Reload: prepare once, then every thread follows. Sessions keep the services they began with, counts go on by name. */
 void target_prepare(struct conf *conf);
 void target_reload(void);
+/* Its checks have something new to say of the service: it takes sessions or does not; with check.on_marked_down, this thread's end when it is down. */
+void target_checked(const char *service);
 /* A new session is asked for on this link: dials the service's target, or refuses with the exact reason. hub: name of the hub, for the log. */
 void target_request(struct link *l, int32_t stream, const struct h2_fields *f, const char *hub);
 

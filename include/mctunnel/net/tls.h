@@ -33,6 +33,8 @@ struct tls_ticket_keys {
  * keys: of tickets (server); NULL: a random one. */
 struct tls *tls_server(const struct tls_files *f, const struct tls_ticket_keys *keys, char *err, size_t errsize) __attribute__((warn_unused_result));
 struct tls *tls_client(const struct tls_files *f, char *err, size_t errsize) __attribute__((warn_unused_result));
+/* A client that takes any certificate, any name and every version of TLS, shows no certificate and asks for no protocol: to see whether somebody speaks TLS. */
+struct tls *tls_probe(void) __attribute__((returns_nonnull));
 struct tls *tls_get(struct tls *t);
 void tls_put(struct tls *t);
 
@@ -63,7 +65,7 @@ enum tls_state { TLS_HANDSHAKING, TLS_UP, TLS_FAILED };
 /* Wraps a plain conn (takes it over, with its owner's place): returns the TLS conn, or NULL (then plain is still the caller's).
  * The handshake runs by itself; on_event is called when its state changes; until TLS_UP readv/writev answer CONN_AGAIN. */
 struct conn *tls_accept(struct tls *t, struct conn *plain, void (*on_event)(struct conn *), void *owner) __attribute__((warn_unused_result));
-/* server_name: SNI and the name the hub's certificate must carry (an IP address is matched as such). ticket: NULL or borrowed. */
+/* server_name: SNI and the name the hub's certificate must carry (an IP address is matched as such); with a tls_probe NULL for none. ticket: NULL or borrowed. */
 struct conn *tls_connect(struct tls *t, struct conn *plain, const char *server_name, const struct tls_ticket *ticket,
 			 void (*on_event)(struct conn *), void *owner) __attribute__((warn_unused_result));
 

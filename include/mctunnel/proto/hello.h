@@ -16,6 +16,11 @@ struct hello_service {
 	uint16_t weight;   /* 0..256 */
 	bool up;           /* its health check passes (or it has none) */
 	uint32_t maxconn;  /* 0: no limit */
+	/* Of its health check; status "": it has none. */
+	char status[8];    /* L4CON */
+	uint32_t code;     /* of HTTP or gRPC; 0: none */
+	char text[64];     /* what was found */
+	uint64_t since_ms; /* how long it has been up, or down, when the frame was made */
 };
 
 /* AGENT: sent by the agent after the handshake and, whole, at each change. */
@@ -24,6 +29,7 @@ struct agent_hello {
 	uint8_t instance[16];  /* drawn at each start of the process */
 	uint32_t protocol;
 	bool draining;
+	uint64_t serial; /* of two frames of one instance, the one with the greater was made later */
 	struct hello_service *services; /* owned */
 	size_t services_n;
 };

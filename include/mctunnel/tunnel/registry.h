@@ -26,6 +26,8 @@ struct advert {
 	char addr[ADDR_TEXT];
 	char version[32];
 	bool draining;
+	uint64_t serial;   /* of the AGENT frame it was made of: what is older than what is known changes nothing */
+	uint64_t heard_ms; /* clock_ms() when that came: services[].since_ms is before this */
 	struct hello_service *services; /* owned; only those that were accepted */
 	size_t services_n;
 	atomic_uint *sessions; /* shared by all adverts of the instance: sessions carried for it, all threads (owned through its own count, see registry.c) */
@@ -79,6 +81,9 @@ enum pick_result registry_pick(const struct conf_tunnel *t, const char *service,
 
 /* on_change is called on this thread (end of turn) after links, services or marks came, went or changed. A few may ask; each is called until registry_stop. */
 void registry_on_change(void (*on_change)(void));
+
+/* on_news is called on thread 0, once for each advert of an instance that another one replaces (both good during the call). One may ask. */
+void registry_on_news(void (*on_news)(const struct advert *before, const struct advert *now));
 
 /* Does some agent offer the service (NULL: any)? DOWN: only such as are ill, draining, or barred by an operator. */
 enum registry_offer { OFFER_NONE, OFFER_DOWN, OFFER_UP };

@@ -59,10 +59,12 @@ static void refuse_hub(const char *json, const char *because)
 static void test_agent_there_and_back(void **state)
 {
 	struct hello_service services[] = {
-		{ "web", 0, true, 0 }, { "db-main", 256, false, UINT32_MAX }, { "a.b_c-D9", 100, true, 7 }
+		{ .name = "web", .up = true },
+		{ .name = "db-main", .weight = 256, .maxconn = UINT32_MAX, .status = "L7STS", .code = 503, .text = "HTTP 503", .since_ms = 123456789012 },
+		{ .name = "a.b_c-D9", .weight = 100, .up = true, .maxconn = 7, .status = "L4OK" }
 	};
 	struct agent_hello h = { .name = "edge-1", .tunnel = "site-a", .version = "1.2.3", .instance = { 1, 0xff },
-		                 .protocol = HELLO_PROTOCOL, .draining = true, .services = services, .services_n = 3 };
+		                 .protocol = HELLO_PROTOCOL, .draining = true, .serial = 7, .services = services, .services_n = 3 };
 	struct agent_hello back;
 	size_t len;
 	char *json = hello_agent_build(&h, &len), err[100];
@@ -76,12 +78,17 @@ static void test_agent_there_and_back(void **state)
 	assert_memory_equal(back.instance, h.instance, 16);
 	assert_int_equal(back.protocol, HELLO_PROTOCOL);
 	assert_true(back.draining);
+	assert_int_equal(back.serial, 7);
 	assert_int_equal(back.services_n, 3);
 	for (size_t i = 0; i < 3; i++) {
 		assert_string_equal(back.services[i].name, services[i].name);
 		assert_int_equal(back.services[i].weight, services[i].weight);
 		assert_int_equal(back.services[i].up, services[i].up);
 		assert_int_equal(back.services[i].maxconn, services[i].maxconn);
+		assert_string_equal(back.services[i].status, services[i].status);
+		assert_string_equal(back.services[i].text, services[i].text);
+		assert_int_equal(back.services[i].code, services[i].code);
+		assert_int_equal(back.services[i].since_ms, services[i].since_ms);
 	}
 	hello_agent_fini(&back);
 	free(json);
