@@ -14,6 +14,9 @@ def _die_with_parent():
     _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+TIE = {"preexec_fn": _die_with_parent}  # for subprocess.Popen
+
+
 def start(run, args, **options):
     """A Popen. Only from the main thread: the kernel ends the process with the thread that started it."""
     p = subprocess.Popen(args, start_new_session=True, preexec_fn=_die_with_parent, **options)

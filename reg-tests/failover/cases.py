@@ -1,0 +1,201 @@
+"""What can happen to a pair, and what it costs. A case breaks something in a lab, watches clients, sessions and agents meanwhile, says
+what they saw, and puts everything in order again. The figures judge nothing; what must hold whatever the machine is in Seen.must()."""
+import contextlib
+import os
+import signal
+import statistics
+import time
+
+import lab as lab_module
+from lab import AGENTS, HOSTS, HUBS, LINKS, VIP, Broken, now_ms, wait_until
+
+EVERY_MS = 5        # a client
+LIMIT_MS = 4000     # for one client: then it has failed
+SESSIONS = 4        # of each kind
+KINDS = ("busy", "listening", "idle")
+QUIET_MS = 1000     # clients were served for so long without a gap: it is over
+CAUGHT = 2          # clients on their way through the hub at the moment the address moves
+GAP_MS = 20         # between two clients that were served; less is the machine
+
+
+class Seen:
+    """What clients, sessions and agents saw of one case. Times are milliseconds from the fault."""
+
+    def __init__(self, case, t0):
+        self.case, self.t0 = case, t0
+        self.clients, self.ends, self.up = [], {k: [] for k in KINDS}, {k: 0 for k in KINDS}
+        self.agents_ms = None
+
+    def read(self, clients, sessions):
+        for line in clients:
+            words = line.split()
+            if len(words) >= 3:
+                self.clients.append((float(words[0]) - self.t0, float(words[1]) - self.t0, " ".join(words[2:])))
+        for line in sessions:
+            words = line.split()
+            if words[:1] == ["up"]:
+                self.up[words[1]] += 1
+            elif words[:1] == ["end"]:
+                self.ends[words[1]].append((float(words[-1]) - self.t0, " ".join(words[2:-1])))
+
+    def good(self):
+        return sorted(end for began, end, how in self.clients if how == "ok")
+
+    def outage(self):
+        """The longest time from one client that was served to the next, beyond what is usual here."""
+        good = self.good()
+        gaps = [b - a for a, b in zip(good, good[1:]) if b > 0]
+        longest = max(gaps, default=float("inf"))
+        return longest if longest > GAP_MS else 0.0
+
+    def failed(self):
+        return [c for c in self.clients if c[2] != "ok"]
+
+    def slowest(self):
+        return max((end - began for began, end, how in self.clients if how == "ok"), default=float("nan"))
+
+    def line(self):
+        words = {}
+        for _, _, how in self.failed():
+            words[how] = words.get(how, 0) + 1
+        failed = "%d failed%s" % (len(self.failed()), " (%s)" % ", ".join("%d %s" % (n, w) for w, n in sorted(words.items())) if words else "")
+        kinds = []
+        for kind in KINDS:
+            ends = self.ends[kind]
+            if not ends:
+                kinds.append("%s: %s" % (kind, "went on" if self.up[kind] else "none"))
+            else:
+                kinds.append("%s: %d of %d %s after %.0f ms" % (kind, len(ends), self.up[kind], "/".join(sorted({w for _, w in ends})),
+                                                               max(t for t, _ in ends)))
+        agents = "" if self.agents_ms is None else "; agents back after %.0f ms" % self.agents_ms
+        return "outage %.0f ms, %s of %d, slowest %.0f ms; sessions %s%s" % (
+            self.outage(), failed, len(self.clients), self.slowest(), ", ".join(kinds), agents)
+
+    def must(self, what, condition):
+        if not condition:
+            raise Broken("%s: %s (%s)" % (self.case, what, self.line()))
+
+
+class Watch:
+    """Clients, sessions, and from mark() on the agents, while something is done to the lab."""
+
+    def __init__(self, lab, case):
+        self.lab, self.case = lab, case
+        self.files = {n: lab.path("%s.%s" % (case, n)) for n in ("clients", "sessions")}
+        self.t0 = None
+
+    def __enter__(self):
+        target = "%s:%d" % (VIP, lab_module.PORT)
+        for n, words in (("sessions", [str(SESSIONS)]), ("clients", [str(EVERY_MS), str(LIMIT_MS)])):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self.files[n])
+            self.lab.start("probe-" + n, "client", [self.lab.probe, n, target, *words], out=self.files[n])
+        wait_until(lambda: sum(line.startswith("up") for line in self.lines("sessions")) == SESSIONS * len(KINDS), "the sessions to be up")
+        wait_until(lambda: len(self.lines("clients")) > 20, "clients")
+        return self
+
+    def __exit__(self, *_):
+        for n in self.files:
+            self.lab.end("probe-" + n)
+
+    def lines(self, n):
+        with open(self.files[n]) as f:
+            return f.read().splitlines()
+
+    def mark(self):
+        """Now it happens."""
+        time.sleep(0.3)
+        self.t0 = now_ms()
+
+    def look(self):
+        seen = Seen(self.case, self.t0)
+        seen.read(self.lines("clients"), self.lines("sessions"))
+        return seen
+
+    def over(self, timeout=20.0):
+        """Waits until clients have been served for a while without a gap, after whatever happened to them."""
+        def quiet():
+            good = self.look().good()
+            now, i = now_ms() - self.t0, len(good) - 1
+            if not good or now - good[-1] > 3 * GAP_MS + 50:
+                return False
+            while i > 0 and good[i] - good[i - 1] <= GAP_MS + 50:
+                i -= 1
+            return now > 300 and good[-1] - max(good[i], 0) >= QUIET_MS
+        wait_until(quiet, self.case + ": clients to be served again", timeout, 0.1)
+
+    def sessions_end(self, kinds=KINDS, timeout=10.0):
+        """Waits until all of these have ended; says whether they have."""
+        with contextlib.suppress(Broken):
+            wait_until(lambda: all(len(self.look().ends[k]) == SESSIONS for k in kinds), "", timeout, 0.05)
+            return True
+        return False
+
+    def agents(self, timeout=20.0):
+        """From now on until the one who has the address has all links of all agents."""
+        def whole():
+            owners = self.lab.owners()
+            return len(owners) == 1 and self.lab.info(owners[0]).get("Links") == LINKS * len(AGENTS)
+        wait_until(whole, self.case + ": the agents to be back", timeout, 0.005)
+        return now_ms() - self.t0
+
+
+# ---- the cases: (lab) -> Seen ----
+
+def worker_crash(lab):
+    """kill -9 of the worker: its master has another one at once"""
+    hub = lab.owner()
+    with Watch(lab, "worker-crash") as w:
+        w.mark()
+        os.kill(lab.worker(hub), signal.SIGKILL)
+        back = w.agents()
+        w.over()
+        w.sessions_end()
+        seen = w.look()
+    seen.agents_ms = back
+    lab.healthy()
+    seen.must("the address stays", lab.owner() == hub)
+    seen.must("no client is refused", not seen.failed())
+    seen.must("all sessions end by RST", all({how for _, how in seen.ends[k]} == {"reset"} for k in KINDS))
+    return seen
+
+
+def host_loss(lab):
+    """the cable of the host that has the address is pulled, without a packet"""
+    hub = lab.owner()
+    with Watch(lab, "host-loss") as w:
+        w.mark()
+        lab.unplug(hub)
+        w.over()
+        w.sessions_end(("busy",))
+        seen = w.look()
+    seen.must("the other has the address", lab.has_vip(lab.other(hub)))
+    seen.must("busy sessions learn of it", len(seen.ends["busy"]) == SESSIONS)
+    lab.plug(hub)
+    lab.healthy()
+    return seen
+
+
+def switch(lab):
+    """keepalived is stopped on the host that has the address, as before work on it"""
+    hub = lab.owner()
+    with Watch(lab, "switch") as w:
+        w.mark()
+        os.kill(lab.pid("keepalived-" + hub), signal.SIGTERM)
+        w.over()
+        w.sessions_end()
+        seen = w.look()
+    seen.must("the other has the address", lab.owner() == lab.other(hub))
+    lab.end("keepalived-" + hub)
+    lab.start_keepalived(hub)
+    lab.healthy()
+    seen.must("it does not go back", lab.owner() == lab.other(hub))
+    seen.must("no client fails but who was caught in the middle", len(seen.failed()) <= CAUGHT)
+    return seen
+
+
+CASES = {f.__name__.replace("_", "-"): f for f in (worker_crash, host_loss, switch)}
+
+
+def median_and_worst(values):
+    return (statistics.median(values), max(values)) if values else (float("nan"), float("nan"))
