@@ -19,7 +19,7 @@ struct cursor {
 
 /* ---- is it all there? ---- */
 
-static const char too_long[] = "its ClientHello is longer than 64 KiB";
+static const char too_long[] = "the ClientHello is longer than 64 KiB";
 
 static enum sni_result refuse(struct sni_hello *out, enum sni_result r, const char *why)
 {
@@ -41,7 +41,7 @@ static enum sni_result check_record(const uint8_t *p, size_t n, bool first, stru
 	size_t len;
 
 	if (p[0] != HANDSHAKE || (n > 1 && p[1] != 3) || (n > 2 && p[2] > 4))
-		return first ? refuse(out, SNI_NOT_TLS, "it does not speak TLS") : refuse(out, SNI_BAD, "its ClientHello is interrupted by another record");
+		return first ? refuse(out, SNI_NOT_TLS, "not TLS (plaintext)") : refuse(out, SNI_BAD, "the ClientHello is interrupted by another record");
 	if (n < RECORD_HEADER)
 		return SNI_DONE;
 	len = (size_t)p[3] << 8 | p[4];
@@ -55,7 +55,7 @@ static enum sni_result note_message(const uint8_t *p, size_t n, size_t seen, siz
 {
 	for (size_t i = 0; i < n && seen + i < MESSAGE_HEADER; i++) {
 		if (seen + i == 0 && p[i] != CLIENT_HELLO)
-			return refuse(out, SNI_BAD, "its first TLS message is no ClientHello");
+			return refuse(out, SNI_BAD, "the first TLS message is no ClientHello");
 		if (seen + i > 0)
 			*total = *total << 8 | p[i];
 		if (seen + i == MESSAGE_HEADER - 1)
@@ -184,15 +184,15 @@ static const char *read_server_name(struct cursor *c, struct sni_hello *out)
 	bool named = false;
 
 	if (list.bad || list.left == 0 || c->left > 0)
-		return "its list of server names is malformed";
+		return "the list of server names is malformed";
 	while (list.left > 0) {
 		uint8_t type = get8(&list);
 		struct cursor name = part(&list, get16(&list));
 
 		if (list.bad || (type == HOST_NAME && named))
-			return "its list of server names is malformed";
+			return "the list of server names is malformed";
 		if (type == HOST_NAME && !read_name(&name, out->name, sizeof(out->name)))
-			return "its server name is not the name of a host";
+			return "the server name is not the name of a host";
 		named |= type == HOST_NAME;
 	}
 	return NULL;
@@ -220,12 +220,12 @@ static const char *read_alpn(struct cursor *c, struct sni_hello *out)
 	struct cursor list = part(c, get16(c));
 
 	if (list.bad || list.left == 0 || c->left > 0)
-		return "its list of protocols (ALPN) is malformed";
+		return "the list of protocols (ALPN) is malformed";
 	while (list.left > 0) {
 		struct cursor name = part(&list, get8(&list));
 
 		if (list.bad || name.left == 0)
-			return "its list of protocols (ALPN) is malformed";
+			return "the list of protocols (ALPN) is malformed";
 		if (out->alpn_n < SNI_ALPN && read_protocol(&name, out->alpn[out->alpn_n]))
 			out->alpn_n++;
 	}
@@ -242,7 +242,7 @@ static const char *read_versions(struct cursor *c, struct sni_hello *out)
 	struct cursor list = part(c, get8(c));
 
 	if (list.bad || list.left < 2 || list.left % 2 || c->left > 0)
-		return "its list of TLS versions is malformed";
+		return "the list of TLS versions is malformed";
 	out->versions_n = 0; /* instead of the one that stands where old servers look */
 	while (list.left > 0) {
 		size_t v = get16(&list);
@@ -258,7 +258,7 @@ static const char *read_extension(size_t type, struct cursor *body, struct sni_h
 	unsigned bit = type == EXT_SERVER_NAME ? 1 : type == EXT_ALPN ? 2 : type == EXT_SUPPORTED_VERSIONS ? 4 : 0;
 
 	if (*seen & bit)
-		return "its ClientHello says the same thing twice";
+		return "the ClientHello says the same thing twice";
 	*seen |= bit;
 	switch (type) {
 	case EXT_SERVER_NAME:
@@ -291,7 +291,7 @@ static const char *read_extensions(struct cursor *c, struct sni_hello *out)
 
 static const char *read_hello(struct cursor *c, struct sni_hello *out)
 {
-	static const char malformed[] = "its ClientHello is malformed";
+	static const char malformed[] = "the ClientHello is malformed";
 	size_t n;
 
 	skip(c, MESSAGE_HEADER);

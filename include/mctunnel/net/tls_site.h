@@ -3,7 +3,12 @@
 #ifndef MCTUNNEL_NET_TLS_SITE_H
 #define MCTUNNEL_NET_TLS_SITE_H
 
-#include "mctunnel/net/tls.h"
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct conn;
+struct tls_ticket_keys;
 
 #define TLS_SITE_ALPN_NAME 63 /* bytes of a protocol's name */
 

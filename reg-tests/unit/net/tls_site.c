@@ -6,7 +6,9 @@
 #include "mctunnel/base/mem.h"
 #include "mctunnel/base/rnd.h"
 #include "mctunnel/base/str.h"
+#include "mctunnel/event/loop.h"
 #include "mctunnel/net/sock.h"
+#include "mctunnel/net/tls.h"
 
 #include <errno.h>
 #include <openssl/err.h>
