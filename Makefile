@@ -62,6 +62,7 @@ REPLAY_BIN := $(FUZZ_SRC:reg-tests/fuzz/%.c=$(BUILD)/replay/%)
 TOOL_SRC := $(sort $(wildcard reg-tests/tools/*.c))
 TOOL_BIN := $(TOOL_SRC:reg-tests/tools/%.c=$(BUILD)/tools/%)
 FUZZ_SECONDS ?= 60
+DOCKER ?= docker
 # what make install puts below examples, with its folders, and below LIBEXECDIR
 EXAMPLES := $(wildcard $(addprefix etc/,examples keepalived prometheus grafana kubernetes))
 HELPERS := $(wildcard scripts/keepalived-*)
@@ -198,6 +199,12 @@ deb: ## build Debian packages below build/deb, checked by lintian (debhelper, li
 deb-test: ## install, run, upgrade and purge the package in a chroot (root, debootstrap, a minute or two)
 	reg-tests/deb
 
+image: ## build the container images mctunnel/hub and mctunnel/agent (docker, or DOCKER=podman)
+	for t in hub agent; do $(DOCKER) build -f etc/docker/Dockerfile --target $$t -t mctunnel/$$t:$(VERSION) -t mctunnel/$$t:latest . || exit 1; done
+
+image-test: ## take the Dockerfile's steps in a chroot and run the Pods of etc/kubernetes on it (root, debootstrap, minutes)
+	reg-tests/image
+
 dist: ## pack the committed tree as mctunnel-VERSION.tar.gz
 	git archive --format=tar.gz --prefix=mctunnel-$(VERSION)/ -o mctunnel-$(VERSION).tar.gz HEAD
 	@echo mctunnel-$(VERSION).tar.gz
@@ -211,5 +218,5 @@ help: ## this list
 
 -include $(LIB_OBJ:.o=.d) $(UNIT_BIN:=.d) $(FUZZ_BIN:=.d) $(REPLAY_BIN:=.d) $(TOOL_BIN:=.d) $(BUILD)/main.d $(BUILD)/ctl.d
 .PHONY: all program objects test check unit-tests reg-tests unit-binaries fuzz-binaries replay-binaries tool-binaries asan tsan fuzz bench soak \
-	newcomer install uninstall deb deb-test dist clean help
+	newcomer install uninstall deb deb-test image image-test dist clean help
 .SECONDARY:

@@ -110,7 +110,8 @@ static const char *check_stat(int fd, struct file *file)
 		return "is not a regular file";
 	if (st.st_size > (off_t)FILES_MAX_SIZE)
 		return "larger than 16 MiB";
-	file->world_readable = (st.st_mode & S_IROTH) || ((st.st_mode & S_IRGRP) && st.st_gid != 0);
+	/* root's group and our own are nobody else: Kubernetes gives secrets to the group of the Pod */
+	file->world_readable = (st.st_mode & S_IROTH) || ((st.st_mode & S_IRGRP) && st.st_gid != 0 && st.st_gid != getegid());
 	return NULL;
 }
 

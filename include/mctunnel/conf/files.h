@@ -32,7 +32,7 @@ struct files *files_unpack(int fd) __attribute__((warn_unused_result));
 
 bool files_closed(const struct files *f); /* unpacked: what was checked once is not to be looked for on this machine again */
 
-/* Others than the owner (and group root) may read it: a key must not be so. false for what was never read. */
+/* Others than the owner, root's group and ours may read it: a key must not be so. false for what was never read. */
 bool files_world_readable(const struct files *f, const char *path);
 
 #endif
