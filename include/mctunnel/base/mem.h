@@ -15,6 +15,7 @@ enum mem_kind {
 	X(LINK, "link", "links and their carriers")      \
 	X(CONN, "conn", "sockets of clients, targets and links") \
 	X(PUMP, "pump", "joints of a socket and a session") \
+	X(REQUEST, "request", "HTTP requests under way") \
 	X(CHUNK, "chunk", "16 KiB pieces of data in flight") \
 	X(MORSEL, "morsel", "2 KiB pieces of data in flight") \
 	X(MSG, "message", "messages between threads")    \

@@ -14,6 +14,7 @@ enum series_type { SERIES_COUNTER, SERIES_HISTOGRAM };
 #define FAMILIES(X)                                                                                                                                   \
 	X(SESSIONS, COUNTER, "mctunnel_sessions_total", "listener tunnel service reason", "Sessions that have ended, by where they came from and went to, and why")  \
 	X(BYTES, COUNTER, "mctunnel_bytes_total", "listener tunnel service direction", "Bytes carried; direction up: from clients to targets")        \
+	X(HTTP_REQUESTS, COUNTER, "mctunnel_http_requests_total", "listener tunnel service code", "HTTP requests answered, by status; code 0: the client left without an answer") \
 	X(RECONNECTIONS, COUNTER, "mctunnel_agent_reconnections_total", "tunnel agent", "Links that came back after one of the agent was lost")       \
 	X(ESTABLISHMENT, HISTOGRAM, "mctunnel_connection_establishment_seconds", "", "From accepting a client to its target being connected")        \
 	X(QUEUE, HISTOGRAM, "mctunnel_queue_seconds", "", "From accepting a client to its session being opened on a link, or to its end without one") \
