@@ -6,6 +6,7 @@
 #include "mctunnel/base/addr.h"
 #include "mctunnel/base/reason.h"
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -13,36 +14,44 @@
 struct conn;
 struct generation;
 struct place;
+struct visitor;
 struct web;
 
 struct web_events {
 	void (*on_done)(void *owner, enum reason why); /* once, at the end: the conn is closed, the web is freed when this returns */
-	void (*on_leave)(void *owner);                 /* it goes to another thread, and the owner with it */
+	/* It goes to another thread, and the owner with it. Both may be NULL. */
+	void (*on_leave)(void *owner);
 	void (*on_arrive)(void *owner);
 };
 
 struct web_options {
 	struct generation *gen; /* a reference is taken */
-	struct place *place;
-	struct addr src, dst;
+	struct place *place;    /* of gen */
+	struct addr src, dst;   /* as rules, targets and the log see them */
 	bool tls;
 	const char *sni, *cert; /* copied; NULL: none */
-	uint64_t accepted_ms;
+	uint64_t accepted_ms;   /* the first request's head is waited for from then on; 0: now */
+	struct visitor *visitor; /* for quota_again() at each further request; borrowed; NULL: not limited */
+	const char *over;        /* the client is over this limit: its first request is answered with 429, and that is all; NULL: it is not. Borrowed for ever */
+	const atomic_uint *sessions; /* of the process, for the log; borrowed for ever; NULL: not known */
 };
 
 /* Takes over c: a plain conn, or TLS that is up. NULL: no memory (c is still the caller's). Events come later, never from within this call. */
 struct web *web_new(struct conn *c, const struct web_options *o, const struct web_events *ev, void *owner) __attribute__((warn_unused_result));
-void web_kill(struct web *w, enum reason why); /* ends it now, with RST; on_done is called */
-void web_stop(struct web *w);                  /* soft stop: the request at hand is finished, then it closes (Connection: close); without one at once */
+/* Not from within its own events. Both may call on_done. */
+void web_kill(struct web *w, enum reason why); /* ends it now, with RST */
+void web_stop(struct web *w);                  /* the request at hand is finished, then it closes (Connection: close); without one at once */
 
 struct web_view { /* good until the web goes on */
-	const char *route, *tunnel, *agent, *target, *id, *state; /* state: idle, request, queue, connect, open, upgraded; the others NULL (id "") between requests */
+	const char *route, *tunnel, *agent, *target, *id, *state; /* state: idle, request, queue, connect, open, upgraded, closing; the others NULL (id "") between requests */
 	uint64_t link, up, down, requests;
 };
 void web_view(const struct web *w, struct web_view *out);
 
-void web_init(void); /* each thread: the sessions that are kept for later requests */
-void web_fini(void);
-void web_close_idle(void); /* soft stop */
+/* Each thread. */
+void web_init(void);
+void web_reload(struct generation *g); /* later requests go by this one, also those of clients who are here already */
+void web_close_idle(void);             /* soft stop: every client of the thread is told (web_stop), sessions that wait for requests end */
+void web_fini(void);                   /* when no client is left */
 
 #endif
