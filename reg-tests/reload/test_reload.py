@@ -1,12 +1,10 @@
 #!/usr/bin/env python3
 """Reload: every kind of change takes effect for what is new, a bad configuration changes nothing, and nothing is ever dropped."""
-import copy
 import os
 import shutil
 import signal
 import socket
 import ssl
-import subprocess
 import sys
 import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "lib"))
@@ -14,51 +12,8 @@ import harness
 import proc
 import scene
 import tcp
+from ctl import admin_settings, changed, command, reload, write
 from harness import check, equal, say
-
-
-# ---- asking for it ----
-
-def admin_settings(run, name):
-    return {"admin": ({"bind": "unix:" + run.path(name + ".sock"), "level": "admin"},)}
-
-
-def command(run, name, line):
-    """An answer of the admin socket of `name`."""
-    with socket.socket(socket.AF_UNIX) as s:
-        s.settimeout(harness.PATIENCE)
-        s.connect(run.path(name + ".sock"))
-        s.sendall(line.encode() + b"\n")
-        answer = b""
-        while True:
-            more = s.recv(65536)
-            if not more:
-                return answer.decode()
-            answer += more
-
-
-def write(program, config):
-    with open(program.config_path, "w") as f:
-        f.write(scene.libconfig(config))
-
-
-def changed(program, change):
-    """The configuration after change(copy of it), in the file as well."""
-    config = copy.deepcopy(program.config)
-    change(config)
-    write(program, config)
-    program.config = config
-    return config
-
-
-def reload(program, change, good=True):
-    before = program.config
-    changed(program, change)
-    answer = command(program.run, program.name, "reload")
-    equal(answer.startswith("Reloaded."), good, "outcome of: " + answer)
-    if not good:
-        program.config = before
-    return answer
 
 
 def pair(run, services, tunnels=None, **options):

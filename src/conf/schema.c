@@ -70,7 +70,7 @@ static const struct word forwardeds[] = {
 };
 static const struct word overs[] = { { "queue", OVER_QUEUE, false }, { "reject", OVER_REJECT, false }, { "deny", OVER_DENY, false }, { 0 } };
 static const struct word check_types[] = {
-	{ "none", CHECK_NONE, false }, { "tcp", CHECK_TCP, false }, { "http", CHECK_HTTP, false }, { "tls", CHECK_TLS, false }, { "grpc", CHECK_GRPC, false }, { 0 },
+	{ "none", CHECK_NONE, false }, { "tcp", CHECK_TCP, false }, { "http", CHECK_HTTP, true }, { "tls", CHECK_TLS, false }, { "grpc", CHECK_GRPC, true }, { 0 },
 };
 
 #define TIMEOUT(field, low, text, words) \
@@ -249,7 +249,7 @@ static const struct row tunnel_rows[] = {
 	{ .name = "balance", .kind = KIND_WORD, FIELD(struct conf_tunnel, balance), .words = balances, .def = "roundrobin",
 	  .help = "Which of several agents gets a new session: each in turn (roundrobin), the one with the fewest sessions (leastconn), any (random), by the client's address (source), the first that is up in order of name (first)." },
 	{ .name = "maxconn", .kind = KIND_INT, FIELD(struct conf_tunnel, maxconn), .max = 10000000, .def = "0", .help = "Sessions in the tunnel; 0: no limit of its own." },
-	{ .name = "limits", .kind = KIND_GROUP, .sub = &tunnel_limits, .later = true, .help = "Bandwidth of the tunnel." },
+	{ .name = "limits", .kind = KIND_GROUP, .sub = &tunnel_limits, .help = "Bandwidth of the tunnel." },
 };
 static const struct section tunnels = { .name = "tunnels", ROWS(tunnel_rows), .size = sizeof(struct conf_tunnel),
 	.at = offsetof(struct conf_tunnel, at), .intro = "The sites: which agents may serve each, and what they may offer there. What is not named is denied.",
@@ -318,7 +318,7 @@ static const struct row listener_rows[] = {
 	{ .name = "users", .kind = KIND_TEXT, .later = true, STRINGS(struct conf_listener, users),
 	  .help = "Who may use the proxy (mode connect): \"NAME:PASSWORD\", the password in plain text or as crypt(3) makes it (\"$6$...\"); \"@/path\" is a file with one a line." },
 	{ .name = "max_head", .kind = KIND_SIZE, FIELD(struct conf_listener, max_head), .min = 1024, .max = 64u << 10, .def = "16k", .help = "The longest head of a request (modes http and connect)." },
-	{ .name = "limits", .kind = KIND_GROUP, .later = true, .sub = &listener_limits, .help = "Limits of a client address, and bandwidth." },
+	{ .name = "limits", .kind = KIND_GROUP, .sub = &listener_limits, .help = "Limits of a client address, and bandwidth." },
 };
 static const struct section listeners = { .name = "listeners", ROWS(listener_rows), .size = sizeof(struct conf_listener),
 	.at = offsetof(struct conf_listener, at), .intro = "Addresses of the hub where clients arrive, and where they are taken from there.",
@@ -381,7 +381,7 @@ static const struct row service_rows[] = {
 	{ .name = "weight", .kind = KIND_INT, FIELD(struct conf_service, weight), .max = 256, .def = "100", .help = "This agent's share of the sessions, against other agents of the tunnel. 0: none while another agent is up." },
 	{ .name = "timeouts", .kind = KIND_GROUP, .inherit = true, FIELD(struct conf_service, timeouts), .sub = &timeouts, .help = "As in defaults, for this service." },
 	{ .name = "check", .kind = KIND_GROUP, .sub = &checks, .def_words = "none: it counts as up", .help = "How the target's health is found out." },
-	{ .name = "limits", .kind = KIND_GROUP, .later = true, .sub = &service_limits, .help = "Bandwidth of the service." },
+	{ .name = "limits", .kind = KIND_GROUP, .sub = &service_limits, .help = "Bandwidth of the service." },
 };
 static const struct section services = { .name = "services", ROWS(service_rows), .size = sizeof(struct conf_service),
 	.at = offsetof(struct conf_service, at), .intro = "What this agent offers." };

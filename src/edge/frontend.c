@@ -14,16 +14,23 @@
 #include "mctunnel/base/stat.h"
 #include "mctunnel/base/str.h"
 #include "mctunnel/base/timer.h"
+#include "mctunnel/base/netset.h"
 #include "mctunnel/conf/conf.h"
+#include "mctunnel/edge/arrival.h"
 #include "mctunnel/edge/generation.h"
+#include "mctunnel/edge/policy.h"
 #include "mctunnel/edge/pump.h"
+#include "mctunnel/edge/quota.h"
 #include "mctunnel/edge/record.h"
 #include "mctunnel/edge/room.h"
 #include "mctunnel/edge/trip.h"
+#include "mctunnel/edge/web.h"
 #include "mctunnel/event/loop.h"
 #include "mctunnel/net/conn.h"
 #include "mctunnel/net/reserve.h"
 #include "mctunnel/net/sock.h"
+#include "mctunnel/tunnel/facts.h"
+#include "mctunnel/tunnel/rules.h"
 #include "mctunnel/tunnel/session.h"
 
 #include <errno.h>
@@ -65,18 +72,38 @@ static _Thread_local struct {
 	bool scarce; /* the last client got a descriptor of the reserve */
 } front;
 
+struct known { /* of a client, beyond its address: by an arrival */
+	struct addr local; /* where it came to */
+	bool tls;
+	char *sni, *cert; /* owned; NULL: none */
+	char *alpn[ARRIVAL_ALPN]; /* owned */
+	size_t alpn_n;
+};
+
 struct client {
 	struct list member; /* in front.clients, or on its way to another thread's */
 	uint64_t serial;
 	struct place *place;    /* of gen */
 	struct generation *gen; /* shared */
 	int fd;                 /* until it is a conn, then -1 */
-	struct watch watch;     /* while it waits */
+	struct watch watch;     /* of fd, while it waits */
+	struct conn *conn;      /* owned: TLS that ends here, before it is carried; else NULL */
 	struct addr peer;
 	uint64_t accepted_ms;
-	struct trip *trip; /* owned; NULL: it has not set out */
-	struct pump *pump; /* owned; the same */
-	bool carried;      /* the pump has begun: it ends by itself, or by pump_abort */
+	struct known *known;     /* owned; NULL: no more than its address */
+	struct arrival *arrival; /* owned; NULL: it has arrived. fd is then the arrival's */
+	struct web *web;         /* owned; NULL: other modes */
+	struct trip *trip;       /* owned; NULL: it has not set out */
+	struct pump *pump;       /* owned; the same */
+	bool carried;            /* the pump has begun: it ends by itself, or by pump_abort */
+	struct visitor *visitor; /* borrowed from the listener's quota until it ends; NULL: not limited */
+	struct delay *delay;     /* owned; NULL: it is not over its limits */
+	bool homeless;           /* the loop of its new thread refused the conn */
+};
+
+struct delay { /* of a client that is over its limits, and may wait */
+	struct timer timer;
+	struct client *client; /* borrowed */
 };
 
 /* Limits. */
@@ -143,12 +170,12 @@ static char phase_of(const struct client *cl, const struct trip_view *v, enum re
 {
 	if (why == REASON_DONE)
 		return '-';
-	if (!cl->trip)
+	if (!cl->trip || !trip_started(cl->trip))
 		return 'R';
-	return cl->pump && v->phase == 'D' && pump_half_closed(cl->pump) ? 'L' : v->phase;
+	return cl->carried && v->phase == 'D' && pump_half_closed(cl->pump) ? 'L' : v->phase;
 }
 
-static void note_end_of(const struct client *cl, enum reason why)
+static void note_end_of(const struct client *cl, enum reason why, const char *text)
 {
 	struct record r = { .listener = cl->place->l->name, .why = why, .queue_ms = -1, .connect_ms = -1 };
 	struct trip_view v = { 0 };
@@ -173,6 +200,9 @@ static void note_end_of(const struct client *cl, enum reason why)
 	r.sessions = atomic_load(&all.sessions);
 	r.listener_sessions = atomic_load(&cl->place->score->sessions);
 	r.phase = phase_of(cl, &v, why);
+	r.text = text;
+	r.sni = cl->known ? cl->known->sni : NULL;
+	r.cert = cl->known ? cl->known->cert : NULL;
 	record_end(&r);
 }
 
@@ -194,24 +224,79 @@ static void log_start_of(const struct client *cl)
 	log_end(&r);
 }
 
-/* Its pump has ended, or there was none. */
-static void client_end(struct client *cl, enum reason why)
+static void forget_known(struct known *k)
 {
-	uint64_t up = cl->pump ? pump_in(cl->pump) : 0, down = cl->pump ? pump_out(cl->pump) : 0;
+	if (!k)
+		return;
+	for (size_t i = 0; i < k->alpn_n; i++)
+		free(k->alpn[i]);
+	free(k->sni);
+	free(k->cert);
+	free(k);
+}
 
-	list_del(&cl->member);
+static void client_bytes(const struct client *cl, uint64_t *up, uint64_t *down)
+{
+	struct web_view v;
+
+	*up = *down = 0;
+	if (cl->web) {
+		web_view(cl->web, &v);
+		*up = v.up;
+		*down = v.down;
+	} else if (cl->pump) {
+		*up = pump_in(cl->pump);
+		*down = pump_out(cl->pump);
+	}
+}
+
+static void close_socket(struct client *cl)
+{
 	loop_unwatch(&cl->watch);
-	tally(&cl->place->score->tally, why, up, down);
-	note_end_of(cl, why);
-	if (cl->fd >= 0)
+	if (cl->arrival)
+		arrival_cancel(cl->arrival);
+	else if (cl->conn)
+		conn_abort(cl->conn);
+	else if (cl->fd >= 0)
 		close(cl->fd); /* linger 0: RST */
+}
+
+static void delay_end(struct client *cl)
+{
+	if (!cl->delay)
+		return;
+	timer_stop(&cl->delay->timer);
+	mem_put(MEM_OTHER, cl->delay);
+	cl->delay = NULL;
+	stat_add(STAT_QUEUE, -1);
+}
+
+/* Its pump or web has ended, or there was none. text: more about why, or NULL. Requests have had lines of their own. */
+static void client_end_with(struct client *cl, enum reason why, const char *text)
+{
+	uint64_t up, down;
+
+	client_bytes(cl, &up, &down);
+	list_del(&cl->member);
+	tally(&cl->place->score->tally, why, up, down);
+	if (!cl->web)
+		note_end_of(cl, why, text);
+	close_socket(cl);
 	if (cl->trip)
 		trip_free(cl->trip, why, up, down);
 	if (cl->pump && !cl->carried)
 		pump_free(cl->pump);
 	place_give(cl->place);
+	quota_leave(cl->place->score->quota, cl->visitor);
+	delay_end(cl);
 	generation_put(cl->gen);
+	forget_known(cl->known);
 	mem_put(MEM_OTHER, cl);
+}
+
+static void client_end(struct client *cl, enum reason why)
+{
+	client_end_with(cl, why, NULL);
 }
 
 /* Clients: their session. */
@@ -255,13 +340,21 @@ static const struct pump_events pump_events = {
 	.on_open = on_open, .on_done = on_done, .on_refused = on_refused, .on_leave = on_pump_leave, .on_arrive = on_pump_arrive
 };
 
+static void local_of(const struct client *cl, struct addr *out)
+{
+	if (cl->known)
+		*out = cl->known->local;
+	else
+		sock_local(cl->fd, out);
+}
+
 static void describe(void *owner, struct session_about *about)
 {
 	static _Thread_local char peer[ADDR_TEXT], local[ADDR_TEXT];
 	struct client *cl = owner;
 	struct addr a;
 
-	sock_local(cl->fd, &a);
+	local_of(cl, &a);
 	about->client = addr_text(&cl->peer, peer, sizeof(peer));
 	about->local = addr_text(&a, local, sizeof(local));
 }
@@ -275,11 +368,19 @@ static void on_waiting(struct watch *w, unsigned events)
 		client_end(cl, REASON_CLIENT_RESET);
 }
 
+static void on_waiting_conn(struct conn *c)
+{
+	struct client *cl = c->owner;
+
+	if (c->hup && sock_error(conn_fd(c)) != 0)
+		client_end(cl, REASON_CLIENT_RESET);
+}
+
 static void on_wait(void *owner)
 {
 	struct client *cl = owner;
 
-	if (cl->watch.fd < 0 && loop_watch(&cl->watch, cl->fd, on_waiting) < 0)
+	if (cl->homeless || (!cl->conn && cl->watch.fd < 0 && loop_watch(&cl->watch, cl->fd, on_waiting) < 0))
 		client_end(cl, REASON_RESOURCES);
 }
 
@@ -288,12 +389,17 @@ static void on_leave(void *owner)
 	struct client *cl = owner;
 
 	loop_unwatch(&cl->watch);
+	if (cl->conn)
+		conn_detach(cl->conn);
 	list_del(&cl->member);
 }
 
 static void on_arrive(void *owner)
 {
-	enlist(owner);
+	struct client *cl = owner;
+
+	enlist(cl);
+	cl->homeless = cl->conn && conn_attach(cl->conn) < 0;
 }
 
 static void count_bytes(const struct client *cl)
@@ -305,24 +411,51 @@ static void count_bytes(const struct client *cl)
 	pump_count(cl->pump, series_of(BYTES, listener, v.tunnel, v.service, "up"), series_of(BYTES, listener, v.tunnel, v.service, "down"));
 }
 
+static bool limit(struct pump *p, const struct conf_limits *l, struct score *s)
+{
+	return pump_limit(p, BRAKE_IN, NULL, l->session_up) && pump_limit(p, BRAKE_OUT, NULL, l->session_down) && pump_limit(p, BRAKE_IN, &s->up, l->up) &&
+	       pump_limit(p, BRAKE_OUT, &s->down, l->down);
+}
+
+/* Those of its listener and of its tunnel. false: no memory. */
+static bool limit_bandwidth(const struct client *cl)
+{
+	const struct site *site = trip_site(cl->trip);
+
+	return limit(cl->pump, &cl->place->l->limits, cl->place->score) && limit(cl->pump, &site->t->limits, site->score);
+}
+
 /* Until pump_start, which follows at once. */
 static void not_yet(struct conn *c)
 {
 }
 
+/* The client's socket as a conn; NULL: no memory, or the loop refuses. */
+static struct conn *take_conn(struct client *cl)
+{
+	struct conn *c = cl->homeless ? NULL : cl->conn;
+
+	loop_unwatch(&cl->watch);
+	if (!cl->conn)
+		c = conn_tcp(cl->fd, not_yet, NULL);
+	if (!c)
+		return NULL;
+	c->on_event = not_yet;
+	cl->conn = NULL;
+	cl->fd = -1;
+	return c;
+}
+
 static void on_session(void *owner, struct session *s)
 {
 	struct client *cl = owner;
-	struct conn *c;
+	struct conn *c = limit_bandwidth(cl) ? take_conn(cl) : NULL;
 
-	loop_unwatch(&cl->watch);
-	c = conn_tcp(cl->fd, not_yet, NULL);
 	if (!c) {
 		session_abort(s, REASON_RESOURCES);
 		client_end(cl, REASON_RESOURCES);
 		return;
 	}
-	cl->fd = -1;
 	cl->carried = true;
 	log_start_of(cl);
 	count_bytes(cl);
@@ -339,9 +472,99 @@ static void on_failed(void *owner, enum reason why)
 		client_end(cl, why);
 }
 
-static const struct trip_events trip_events = {
-	.describe = describe, .on_wait = on_wait, .on_leave = on_leave, .on_arrive = on_arrive, .on_session = on_session, .on_failed = on_failed
-};
+/* Clients: where they go. */
+
+static void gather(const struct client *cl, struct facts *f)
+{
+	*f = (struct facts){ .listener = cl->place->l->name, .src = cl->peer };
+	local_of(cl, &f->dst);
+	f->dst_port = addr_port(&f->dst);
+	if (!cl->known)
+		return;
+	f->tls = cl->known->tls;
+	f->sni = cl->known->sni;
+	f->cert = cl->known->cert;
+	f->alpn = (const char *const *)cl->known->alpn;
+	f->alpn_n = cl->known->alpn_n;
+}
+
+/* DONE: there is a way now, else why not. */
+static enum reason obey_rules(struct client *cl, const struct facts *f, char *route, size_t size)
+{
+	struct verdict v;
+	size_t good = 0;
+
+	rules_match(trip_place(cl->trip)->rules, f, &v);
+	if (v.kind == VERDICT_DENY)
+		return REASON_DENIED;
+	if (v.kind != VERDICT_ROUTE)
+		return v.kind == VERDICT_REJECT ? REASON_REJECTED : REASON_NO_ROUTE;
+	trip_routes_clear(cl->trip);
+	for (size_t i = 0; i < v.route_n; i++)
+		good += trip_route(cl->trip, v.route[i].tunnel, v.route[i].service);
+	if (good)
+		snprintf(route, size, "%s/%s", v.route[0].tunnel, v.route[0].service);
+	return good ? REASON_DONE : REASON_NO_ROUTE;
+}
+
+static enum reason obey_policy(struct client *cl, const struct facts *f, const char *route, char *text, size_t size)
+{
+	struct policy_answer a;
+
+	policy_ask(trip_place(cl->trip)->l->policy, f, route[0] ? route : NULL, "", &a);
+	str_copy(text, size, a.reason);
+	switch (a.kind) {
+	case POLICY_DENY:
+		return REASON_POLICY;
+	case POLICY_REJECT:
+		return REASON_REJECTED;
+	case POLICY_ROUTE:
+		trip_routes_clear(cl->trip);
+		if (!trip_route(cl->trip, a.tunnel, a.service))
+			return REASON_NO_ROUTE;
+		route = "policy";
+		break;
+	case POLICY_ALLOW:
+		break;
+	}
+	/* those of the first answer stay */
+	if (!trip_started(cl->trip) && (!pump_limit(cl->pump, BRAKE_IN, NULL, a.rate_up) || !pump_limit(cl->pump, BRAKE_OUT, NULL, a.rate_down)))
+		return REASON_RESOURCES;
+	return route[0] ? REASON_DONE : REASON_NO_ROUTE;
+}
+
+/* true: the trip has its routes; else the client has ended. */
+static bool decide(struct client *cl)
+{
+	const struct conf_listener *l = trip_place(cl->trip)->l;
+	char route[160] = "", text[160] = "";
+	enum reason why = REASON_DONE;
+	struct facts f;
+
+	if (l->rules_n == 0 && !l->policy)
+		return true;
+	gather(cl, &f);
+	why = obey_rules(cl, &f, route, sizeof(route));
+	if (l->policy && (why == REASON_DONE || why == REASON_NO_ROUTE))
+		why = obey_policy(cl, &f, route, text, sizeof(text));
+	if (why != REASON_DONE)
+		client_end_with(cl, why, text);
+	return why == REASON_DONE;
+}
+
+/* Other rules, while it waits. */
+static void on_reload(void *owner)
+{
+	decide(owner);
+}
+
+static const struct trip_events trip_events = { .describe = describe,
+						.on_wait = on_wait,
+						.on_leave = on_leave,
+						.on_arrive = on_arrive,
+						.on_session = on_session,
+						.on_failed = on_failed,
+						.on_reload = on_reload };
 
 static bool prepare(struct client *cl)
 {
@@ -359,10 +582,190 @@ static bool prepare(struct client *cl)
 
 static void client_set_out(struct client *cl)
 {
-	if (prepare(cl))
+	if (!prepare(cl))
+		client_end(cl, REASON_RESOURCES);
+	else if (decide(cl))
 		trip_start(cl->trip);
+}
+
+/* Clients of modes http and connect. */
+
+static void on_web_done(void *owner, enum reason why)
+{
+	client_end(owner, why);
+}
+
+static void on_web_leave(void *owner)
+{
+	struct client *cl = owner;
+
+	list_del(&cl->member);
+}
+
+static void on_web_arrive(void *owner)
+{
+	enlist(owner);
+}
+
+static const struct web_events web_events = { .on_done = on_web_done, .on_leave = on_web_leave, .on_arrive = on_web_arrive };
+
+/* over: the limit it is over, so that it gets a 429; NULL: none. */
+static void client_serve(struct client *cl, const char *over)
+{
+	struct web_options o = { .gen = cl->gen, .place = cl->place, .src = cl->peer, .accepted_ms = cl->accepted_ms, .visitor = cl->visitor, .over = over, .sessions = &all.sessions };
+	struct conn *c;
+
+	local_of(cl, &o.dst);
+	if (cl->known) {
+		o.tls = cl->known->tls;
+		o.sni = cl->known->sni;
+		o.cert = cl->known->cert;
+	}
+	c = take_conn(cl);
+	cl->web = c ? web_new(c, &o, &web_events, cl) : NULL;
+	if (cl->web)
+		return;
+	if (c)
+		conn_abort(c);
+	client_end(cl, REASON_RESOURCES);
+}
+
+/* Clients over the limits of their address. */
+
+#define LOOK_AGAIN_MS 50 /* whether a session of the same address has ended */
+
+static void client_go(struct client *cl);
+
+static void on_delay(struct timer *t)
+{
+	client_go(container_of(t, struct delay, timer)->client);
+}
+
+static bool may_wait(const struct client *cl)
+{
+	return cl->place->l->limits.over == OVER_QUEUE && clock_ms() - cl->accepted_ms < cl->place->l->timeouts.queue;
+}
+
+static void client_delay(struct client *cl, uint64_t wait_ms)
+{
+	if (!cl->delay) {
+		cl->delay = mem_get(MEM_OTHER, sizeof(*cl->delay));
+		if (!cl->delay) {
+			client_end(cl, REASON_RESOURCES);
+			return;
+		}
+		timer_init(&cl->delay->timer, on_delay);
+		cl->delay->client = cl;
+		stat_add(STAT_QUEUE, 1);
+	}
+	timer_start(&cl->delay->timer, wait_ms);
+}
+
+/* DENY in modes that can say 429 is the web's to say. */
+static void client_over(struct client *cl, enum quota_result result, uint64_t wait_ms)
+{
+	const char *text = result == QUOTA_SESSIONS ? "limits.client_sessions" : "limits.client_rate";
+	int mode = cl->place->l->mode;
+
+	if (may_wait(cl))
+		client_delay(cl, result == QUOTA_SESSIONS ? LOOK_AGAIN_MS : wait_ms);
+	else if (cl->place->l->limits.over != OVER_REJECT && (mode == MODE_HTTP || mode == MODE_CONNECT))
+		client_serve(cl, text);
+	else
+		client_end_with(cl, REASON_RATE, text);
+}
+
+static void client_go(struct client *cl)
+{
+	const struct conf_listener *l = cl->place->l;
+	enum quota_result result;
+	uint64_t wait_ms = 0;
+
+	result = quota_enter(cl->place->score->quota, &l->limits, &cl->peer, &cl->visitor, &wait_ms);
+	if (result != QUOTA_OK) {
+		client_over(cl, result, wait_ms);
+		return;
+	}
+	delay_end(cl);
+	if (l->mode == MODE_HTTP || l->mode == MODE_CONNECT)
+		client_serve(cl, NULL);
+	else
+		client_set_out(cl);
+}
+
+/* Clients that show something before it is known where they go. */
+
+static struct known *keep_known(const struct arrived *a)
+{
+	struct known *k = calloc(1, sizeof(*k));
+
+	if (!k)
+		return NULL;
+	k->local = a->dst;
+	k->tls = a->tls;
+	k->sni = a->sni ? strdup(a->sni) : NULL;
+	k->cert = a->cert ? strdup(a->cert) : NULL;
+	while (k->alpn_n < a->alpn_n && (k->alpn[k->alpn_n] = strdup(a->alpn[k->alpn_n])))
+		k->alpn_n++;
+	if ((k->sni || !a->sni) && (k->cert || !a->cert) && k->alpn_n == a->alpn_n)
+		return k;
+	forget_known(k);
+	return NULL;
+}
+
+static void on_ready(void *owner, struct arrived *a)
+{
+	struct client *cl = owner;
+
+	cl->arrival = NULL;
+	cl->fd = a->fd;
+	cl->conn = a->c;
+	cl->peer = a->src;
+	if (cl->conn) {
+		cl->conn->on_event = on_waiting_conn;
+		cl->conn->owner = cl;
+	}
+	cl->known = keep_known(a);
+	if (cl->known)
+		client_go(cl);
 	else
 		client_end(cl, REASON_RESOURCES);
+}
+
+static void on_not_ready(void *owner, enum reason why, const char *text)
+{
+	struct client *cl = owner;
+
+	cl->arrival = NULL;
+	cl->fd = -1;
+	client_end_with(cl, why, text);
+}
+
+static const struct arrival_events arrival_events = { .on_ready = on_ready, .on_failed = on_not_ready };
+
+static void client_receive(struct client *cl, const struct addr *local)
+{
+	const struct place *p = cl->place;
+	struct arrival_options o = { .proxy = p->proxies != NULL, .tls = p->tls, .hello = p->l->mode == MODE_TLS, .timeout_ms = p->l->timeouts.client_hello };
+
+	if (p->proxies && !netset_has(p->proxies, &cl->peer)) {
+		client_end_with(cl, REASON_DENIED, "not a proxy of accept_proxy");
+		return;
+	}
+	cl->arrival = arrival_new(cl->fd, &cl->peer, local, &o, &arrival_events, cl);
+	cl->fd = -1;
+	if (!cl->arrival)
+		client_end(cl, REASON_RESOURCES);
+}
+
+static void client_begin(struct client *cl, const struct addr *local)
+{
+	const struct place *p = cl->place;
+
+	if (p->proxies || p->tls || p->l->mode == MODE_TLS)
+		client_receive(cl, local);
+	else
+		client_go(cl);
 }
 
 /* Doors. */
@@ -455,7 +858,7 @@ static bool accept_one(struct door *d)
 	front.scarce = fd >= 0 && reserve_has(fd);
 	cl = fd >= 0 ? client_new(d->place, fd, &peer) : NULL;
 	if (cl) {
-		client_set_out(cl);
+		client_begin(cl, &local);
 		return true;
 	}
 	place_give(d->place);
@@ -560,16 +963,36 @@ int frontend_open(struct conf *conf, const struct conf_listener *l, int fd)
 	return -1;
 }
 
-void frontend_close_all(void)
+static void doors_close(void)
 {
 	timer_stop(&front.breather);
 	list_for_each_safe(n, &front.doors)
 		door_free(container_of(n, struct door, node));
 }
 
+void frontend_close_all(void)
+{
+	doors_close();
+	list_for_each_safe(n, &front.clients) {
+		struct client *cl = container_of(n, struct client, member);
+
+		if (cl->web)
+			web_stop(cl->web);
+	}
+	web_close_idle();
+}
+
 void frontend_stop(void)
 {
 	trip_stop();
+	list_for_each_safe(n, &front.clients) {
+		struct client *cl = container_of(n, struct client, member);
+
+		if (cl->web)
+			web_kill(cl->web, REASON_STOPPED);
+		else if (cl->arrival)
+			client_end(cl, REASON_STOPPED);
+	}
 }
 
 uint32_t frontend_sessions(void)
@@ -583,6 +1006,8 @@ static const char *state_word(const struct client *cl, const struct trip_view *v
 {
 	const struct session *s = cl->carried ? pump_session(cl->pump) : NULL;
 
+	if (cl->arrival)
+		return "request";
 	if (!v->opened_ms)
 		return "queue";
 	if (!v->established_ms)
@@ -590,6 +1015,20 @@ static const char *state_word(const struct client *cl, const struct trip_view *v
 	if (s && session_parked(s))
 		return "parked";
 	return cl->carried && pump_half_closed(cl->pump) ? "half-closed" : "open";
+}
+
+static void view_web(struct frontend_client *v, const struct web *web)
+{
+	struct web_view w;
+
+	web_view(web, &w);
+	v->id = w.id;
+	v->route = w.route;
+	v->tunnel = w.tunnel;
+	v->agent = w.agent;
+	v->target = w.target;
+	v->state = w.state;
+	v->link = w.link;
 }
 
 static void view(struct frontend_client *v, const struct client *cl, char *peer)
@@ -608,15 +1047,16 @@ static void view(struct frontend_client *v, const struct client *cl, char *peer)
 				       .state = state_word(cl, &t),
 				       .age_ms = clock_ms() - cl->accepted_ms,
 				       .link = t.link };
-	if (!cl->carried)
-		return;
-	v->up = pump_in(cl->pump);
-	v->down = pump_out(cl->pump);
+	client_bytes(cl, &v->up, &v->down);
+	if (cl->web)
+		view_web(v, cl->web);
 }
 
 static void client_kill(struct client *cl)
 {
-	if (cl->carried)
+	if (cl->web)
+		web_kill(cl->web, REASON_KILLED);
+	else if (cl->carried)
 		pump_abort(cl->pump, REASON_KILLED);
 	else
 		client_end(cl, REASON_KILLED);
@@ -816,12 +1256,14 @@ void frontend_init(struct conf *conf)
 	timer_init(&front.breather, on_breather);
 	room_init();
 	trip_init();
+	web_init();
 	room_on(on_room);
 }
 
 void frontend_fini(void)
 {
-	frontend_close_all();
+	doors_close();
+	web_fini();
 	trip_fini();
 	room_fini();
 	all_leave();

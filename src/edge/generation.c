@@ -6,7 +6,10 @@
 #include "mctunnel/base/bug.h"
 #include "mctunnel/base/map.h"
 #include "mctunnel/base/mem.h"
+#include "mctunnel/base/netset.h"
 #include "mctunnel/conf/conf.h"
+#include "mctunnel/edge/quota.h"
+#include "mctunnel/tunnel/rules.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -30,8 +33,10 @@ static struct score *score_get(struct score *s)
 
 static void score_put(struct score *s)
 {
-	if (atomic_fetch_sub(&s->refs, 1) == 1)
-		free(s);
+	if (atomic_fetch_sub(&s->refs, 1) != 1)
+		return;
+	quota_free(s->quota);
+	free(s);
 }
 
 /* Old ones by name: a map, because a configuration may have thousands. */
@@ -58,9 +63,23 @@ static void fill_sites(struct generation *g, const struct generation *old)
 	map_free(olds);
 }
 
+static struct netset *proxies_of(const struct conf_listener *l)
+{
+	struct netset *s = l->accept_proxy.n ? netset_new() : NULL;
+	char err[160];
+
+	for (size_t i = 0; i < l->accept_proxy.n; i++) {
+		if (netset_add(s, l->accept_proxy.v[i], 0, err, sizeof(err)) < 0)
+			bug_panic(__FILE__, __LINE__, "accept_proxy was not checked: %s", err);
+	}
+	return s;
+}
+
 static void place_init(struct place *p, const struct generation *g, const struct conf_listener *l)
 {
 	p->l = l;
+	p->proxies = proxies_of(l);
+	p->rules = rules_new(l);
 	p->ways = xcalloc(l->route_n, sizeof(*p->ways));
 	for (size_t i = 0; i < l->route_n; i++) {
 		p->ways[i] = (struct way){ .site = generation_site(g, l->route[i].tunnel), .text = l->route[i].text, .service = l->route[i].service };
@@ -79,6 +98,8 @@ static void fill_places(struct generation *g, const struct generation *old)
 	for (size_t i = 0; i < c->listeners_n; i++) {
 		place_init(&g->places[i], g, &c->listeners[i]);
 		g->places[i].score = score_of(olds, c->listeners[i].name);
+		if (!g->places[i].score->quota)
+			g->places[i].score->quota = quota_new();
 	}
 	map_free(olds);
 }
@@ -106,6 +127,8 @@ void generation_put(struct generation *g)
 		return;
 	for (size_t i = 0; i < g->conf->listeners_n; i++) {
 		free(g->places[i].ways);
+		rules_free(g->places[i].rules);
+		netset_free(g->places[i].proxies);
 		score_put(g->places[i].score);
 	}
 	for (size_t i = 0; i < g->conf->tunnels_n; i++)

@@ -11,6 +11,7 @@
 #include "mctunnel/base/series.h"
 #include "mctunnel/base/stat.h"
 #include "mctunnel/base/timer.h"
+#include "mctunnel/edge/brake.h"
 #include "mctunnel/event/loop.h"
 #include "mctunnel/net/conn.h"
 #include "mctunnel/net/sock.h"
@@ -28,6 +29,7 @@ struct pump {
 	struct timer quiet;           /* idle or half-closed for too long; restarted when it fires, not at each byte */
 	struct deferred again;        /* more to do at the end of this turn, or in the next */
 	struct series *up, *down;     /* NULL: not counted there */
+	struct brake *brake;          /* owned; NULL: no limit of bandwidth */
 	uint64_t last_ms;             /* when bytes were moved last */
 	uint64_t in, out;
 	bool in_ended;  /* the conn's end was read, and told to the session */
@@ -48,6 +50,7 @@ static void finish(struct pump *p, enum reason why)
 		conn_abort(p->c);
 	p->c = NULL;
 	p->ev->on_done(p->owner, why);
+	brake_free(p->brake);
 	mem_put(MEM_PUMP, p);
 }
 
@@ -104,20 +107,46 @@ static void moved(struct pump *p, uint64_t *count, enum stat_id stat, struct ser
 		series_add(series, n);
 }
 
+/* Of so many pieces, as many as hold n bytes; the last one may become shorter. */
+static int cut(struct iovec *iov, int pieces, size_t n)
+{
+	for (int i = 0; i < pieces; i++) {
+		if (iov[i].iov_len >= n) {
+			iov[i].iov_len = n;
+			return i + 1;
+		}
+		n -= iov[i].iov_len;
+	}
+	return pieces;
+}
+
+static size_t room_for(struct pump *p, enum brake_way way)
+{
+	return p->brake ? brake_room(p->brake, way) : SIZE_MAX;
+}
+
+static void braked(struct pump *p, enum brake_way way, ssize_t n)
+{
+	if (p->brake && n > 0)
+		brake_moved(p->brake, way, (size_t)n);
+}
+
 /* Reads until the conn or the session has no more for now (CONN_AGAIN), the end (0), or CONN_FAILED. */
 static ssize_t read_some(struct pump *p, size_t *total)
 {
 	struct iovec iov[PIECES];
 
 	while (p->c->readable && *total < TURN_MAX) {
-		int pieces = session_reserve(p->s, iov, PIECES);
+		size_t room = room_for(p, BRAKE_IN);
+		int pieces = room ? session_reserve(p->s, iov, PIECES) : 0;
 		ssize_t n;
 
 		p->stalled = pieces == 0;
 		if (p->stalled)
 			return CONN_AGAIN;
-		n = conn_readv(p->c, iov, pieces);
+		n = conn_readv(p->c, iov, cut(iov, pieces, room));
 		session_commit(p->s, n > 0 ? (size_t)n : 0);
+		braked(p, BRAKE_IN, n);
 		if (n <= 0)
 			return n;
 		*total += (size_t)n;
@@ -154,13 +183,15 @@ static ssize_t write_some(struct pump *p, size_t *total)
 
 	while (p->c->writable) {
 		int pieces = session_peek(p->s, iov, PIECES);
+		size_t room = pieces ? room_for(p, BRAKE_OUT) : 0;
 		ssize_t n;
 
-		if (pieces == 0)
+		if (room == 0)
 			break;
-		n = conn_writev(p->c, iov, pieces);
+		n = conn_writev(p->c, iov, cut(iov, pieces, room));
 		if (n < 0)
 			return n;
+		braked(p, BRAKE_OUT, n);
 		session_consume(p->s, (size_t)n);
 		*total += (size_t)n;
 	}
@@ -264,6 +295,8 @@ static void on_leave(void *owner)
 	loop_undefer(&p->again);
 	if (p->c)
 		conn_detach(p->c);
+	if (p->brake)
+		brake_leave(p->brake);
 	if (p->ev->on_leave)
 		p->ev->on_leave(p->owner);
 }
@@ -292,6 +325,25 @@ void pump_count(struct pump *p, struct series *up, struct series *down)
 {
 	p->up = up;
 	p->down = down;
+}
+
+static void on_loose(void *owner)
+{
+	struct pump *p = owner;
+
+	if (p->s)
+		loop_defer(&p->again);
+}
+
+bool pump_limit(struct pump *p, enum brake_way way, struct flow *shared, uint64_t rate)
+{
+	if (rate == 0)
+		return true;
+	if (!p->brake)
+		p->brake = brake_new(on_loose, p);
+	if (p->brake)
+		brake_add(p->brake, way, shared, rate);
+	return p->brake != NULL;
 }
 
 struct pump *pump_new(const struct pump_options *o, const struct pump_events *ev, void *owner)
@@ -356,5 +408,6 @@ bool pump_half_closed(const struct pump *p)
 void pump_free(struct pump *p)
 {
 	BUG_ON(p->s || p->c);
+	brake_free(p->brake);
 	mem_put(MEM_PUMP, p);
 }

@@ -7,6 +7,7 @@
 #include "mctunnel/base/addr.h"
 #include "mctunnel/base/bug.h"
 #include "mctunnel/base/clock.h"
+#include "mctunnel/base/flow.h"
 #include "mctunnel/base/list.h"
 #include "mctunnel/base/log.h"
 #include "mctunnel/base/map.h"
@@ -34,6 +35,7 @@ struct load { /* of a service, by its name: goes from one generation to the next
 	atomic_uint refs, sessions;
 	atomic_uint errors; /* sessions in a row that could not be connected */
 	atomic_bool down;   /* its checks say so */
+	struct flow flow_up, flow_down; /* bytes of all sessions, where they are limited */
 };
 
 struct generation { /* what a configuration means here; a job stays with the one it began with */
@@ -386,6 +388,16 @@ static struct job *job_new(const struct conf_service *s, const struct h2_fields 
 	return j;
 }
 
+/* false: no memory. */
+static bool limit_bandwidth(const struct job *j)
+{
+	const struct conf_limits *l = &j->service->limits;
+	struct load *load = j->gen->loads[j->service - j->gen->conf->agent.services];
+
+	return pump_limit(j->pump, BRAKE_OUT, NULL, l->session_up) && pump_limit(j->pump, BRAKE_IN, NULL, l->session_down) &&
+	       pump_limit(j->pump, BRAKE_OUT, &load->flow_up, l->up) && pump_limit(j->pump, BRAKE_IN, &load->flow_down, l->down);
+}
+
 static struct session *accept_session(struct job *j, struct link *l, int32_t stream, const struct h2_fields *f)
 {
 	const struct conf_timeouts *t = &j->service->timeouts;
@@ -395,7 +407,7 @@ static struct session *accept_session(struct job *j, struct link *l, int32_t str
 	j->pump = pump_new(&o, &pump_events, j);
 	if (!j->pump)
 		return NULL;
-	s = session_accept(l, stream, f, t->resume, &pump_session_events, j->pump);
+	s = limit_bandwidth(j) ? session_accept(l, stream, f, t->resume, &pump_session_events, j->pump) : NULL;
 	if (!s)
 		pump_free(j->pump);
 	return s;

@@ -545,6 +545,11 @@ void trip_free(struct trip *t, enum reason why, uint64_t up, uint64_t down)
 
 /* For others to see. */
 
+bool trip_started(const struct trip *t)
+{
+	return t->started;
+}
+
 bool trip_waiting(const struct trip *t)
 {
 	return !list_empty(&t->node);
@@ -563,6 +568,11 @@ struct generation *trip_generation(const struct trip *t)
 struct place *trip_place(const struct trip *t)
 {
 	return t->place;
+}
+
+struct site *trip_site(const struct trip *t)
+{
+	return t->advert ? way_of(t)->site : NULL;
 }
 
 static int64_t span(uint64_t from, uint64_t to)

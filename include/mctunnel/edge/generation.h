@@ -3,6 +3,7 @@
 #ifndef MCTUNNEL_EDGE_GENERATION_H
 #define MCTUNNEL_EDGE_GENERATION_H
 
+#include "mctunnel/base/flow.h"
 #include "mctunnel/base/pace.h"
 
 #include <stdatomic.h>
@@ -14,7 +15,10 @@ struct conf;
 struct conf_listener;
 struct conf_tunnel;
 struct map;
+struct netset;
+struct quota;
 struct rules;
+struct tls_site;
 
 struct tally { /* what has been */
 	atomic_uint_fast64_t total, failed, up, down;
@@ -22,7 +26,9 @@ struct tally { /* what has been */
 
 struct score { /* of a listener or a tunnel, by its name: goes from one generation to the next */
 	atomic_uint refs, sessions;
-	struct pace pace; /* of a listener: accepting */
+	struct pace pace;     /* of a listener: accepting */
+	struct flow up, down; /* bytes of all sessions, where they are limited */
+	struct quota *quota;  /* owned; of a listener: what a client address may */
 	struct tally tally;
 	atomic_bool disabled;
 };
@@ -42,6 +48,8 @@ struct place { /* a listener, all its sockets on all threads */
 	struct score *score; /* shared */
 	struct way *ways;    /* owned: of l->route, for clients no rule concerns */
 	struct rules *rules; /* owned */
+	struct netset *proxies; /* owned: accept_proxy; NULL: nobody's header is expected */
+	struct tls_site *tls;   /* shared: TLS that ends here; NULL: none */
 };
 
 struct generation {

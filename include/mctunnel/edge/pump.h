@@ -3,6 +3,7 @@
 #define MCTUNNEL_EDGE_PUMP_H
 
 #include "mctunnel/base/reason.h"
+#include "mctunnel/edge/brake.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -37,6 +38,8 @@ struct pump *pump_new(const struct pump_options *o, const struct pump_events *ev
 extern const struct session_events pump_session_events;
 /* Where the bytes from and to the conn are counted too, from now on. */
 void pump_count(struct pump *p, struct series *up, struct series *down);
+/* No more than so many bytes a second, from the conn (BRAKE_IN) or to it (see brake.h); rate 0: nothing is changed. false: no memory. */
+bool pump_limit(struct pump *p, enum brake_way way, struct flow *shared, uint64_t rate) __attribute__((warn_unused_result));
 /* Begins to move. Client bytes flow at once, also before the session is open. c may be NULL on the agent until the target is connected: call pump_conn then. */
 void pump_start(struct pump *p, struct session *s, struct conn *c);
 void pump_conn(struct pump *p, struct conn *c);

@@ -16,6 +16,7 @@ struct place;
 struct session;
 struct session_about;
 struct session_events;
+struct site;
 struct trip;
 
 #define TRIP_ROUTES 16
@@ -65,10 +66,12 @@ void trip_established(struct trip *t, const char *target);
 /* The end: the session is the owner's no more. Counts are given back; no event any more. why, up, down: for the tunnel's tally. */
 void trip_free(struct trip *t, enum reason why, uint64_t up, uint64_t down);
 
+bool trip_started(const struct trip *t);
 bool trip_waiting(const struct trip *t);                  /* in the queue */
 struct session *trip_session(const struct trip *t);      /* NULL: none yet, or it is over */
 struct generation *trip_generation(const struct trip *t); /* borrowed */
 struct place *trip_place(const struct trip *t);           /* of it */
+struct site *trip_site(const struct trip *t);             /* the tunnel of the agent chosen; NULL: none yet */
 
 struct trip_view { /* strings are good until the trip goes on */
 	const char *route, *tunnel, *service; /* of the agent chosen, else of the first route; NULL: none */
