@@ -5,6 +5,7 @@
 #include "mctunnel/admin/process.h"
 #include "mctunnel/admin/state.h"
 #include "mctunnel/admin/vip.h"
+#include "mctunnel/base/map.h"
 #include "mctunnel/base/mem.h"
 #include "mctunnel/base/series.h"
 #include "mctunnel/base/stat.h"
@@ -23,6 +24,7 @@
 
 #define PIECE_ROWS 400 /* lines of a piece, about: HTTP_PIECE bytes at most, mostly less */
 #define VALUE_MAX 512
+#define CERTIFICATE_ROWS 10 /* a certificate is read for its row, which takes as long as so many others */
 
 /* Gauges by agent, one family after the other. */
 enum gauge { GAUGE_SERVICE_UP, GAUGE_LINK_RTT, GAUGE_AGENT_SESSIONS, GAUGE_HUB_LINKS, GAUGE_HUB_RTT, GAUGE_COUNT };
@@ -46,6 +48,7 @@ struct scrape {
 	struct registry_agent *agents; /* owned: no name twice */
 	size_t agents_n;
 	size_t omitted[GAUGE_COUNT];
+	struct map *certificates; /* owned: those that were written; NULL: none yet */
 };
 
 static const struct metrics_state *state;
@@ -156,23 +159,47 @@ static void put_certificate(struct scrape *s, FILE *f, const struct conf *c, con
 		labelled(s, f, "mctunnel_certificate_expiry_seconds", "cert", path, d.not_after - (int64_t)time(NULL));
 }
 
+/* Own certificates in turn; NULL: there are no more. */
+static const char *certificate(const struct conf *c, size_t i)
+{
+	if (i < c->hub.bind_n)
+		return c->hub.bind[i].cert;
+	i -= c->hub.bind_n;
+	for (size_t k = 0; k < c->listeners_n; k++) {
+		const struct conf_listener_tls *t = &c->listeners[k].tls;
+
+		if (i < t->pairs_n)
+			return t->pairs[i].cert;
+		i -= t->pairs_n;
+	}
+	return i == 0 && c->agent.set ? c->agent.cert : NULL;
+}
+
+/* One certificate may serve in several places. */
+static bool is_new(struct scrape *s, const char *path)
+{
+	if (!s->certificates)
+		s->certificates = map_new();
+	return !map_set_str(s->certificates, path, s);
+}
+
 static bool put_certificates(struct scrape *s, FILE *f)
 {
 	const struct conf *c = conf();
+	const char *path;
 
 	if (!c)
 		return true;
-	family(s, f, "mctunnel_certificate_expiry_seconds", "gauge", "Seconds until the certificate expires, negative when it has");
-	for (size_t i = 0; i < c->hub.bind_n; i++) {
-		bool again = false;
-
-		for (size_t k = 0; k < i; k++)
-			again |= strcmp(c->hub.bind[k].cert, c->hub.bind[i].cert) == 0;
-		if (!again)
-			put_certificate(s, f, c, c->hub.bind[i].cert);
+	if (s->item == 0)
+		family(s, f, "mctunnel_certificate_expiry_seconds", "gauge", "Seconds until the certificate expires, negative when it has");
+	for (; (path = certificate(c, (size_t)s->item)); s->item++) {
+		if (s->rows <= 0 && s->item > 0)
+			return false;
+		if (!is_new(s, path))
+			continue;
+		put_certificate(s, f, c, path);
+		s->rows -= CERTIFICATE_ROWS;
 	}
-	if (c->agent.set)
-		put_certificate(s, f, c, c->agent.cert);
 	return true;
 }
 
@@ -437,5 +464,6 @@ void prometheus_end(void *job)
 	struct scrape *s = job;
 
 	registry_snapshot_free(s->agents, s->agents_n);
+	map_free(s->certificates);
 	free(s);
 }

@@ -243,6 +243,19 @@ static void cert_row(struct answer *a, const struct conf *c, const char *use, co
 	answer_int(a, (d.not_after - time(NULL)) / 86400);
 }
 
+static void listener_rows(struct answer *a, const struct conf *c, const struct conf_listener *l)
+{
+	char use[96];
+
+	snprintf(use, sizeof(use), "listener %s", l->name);
+	for (size_t i = 0; i < l->tls.pairs_n; i++)
+		cert_row(a, c, use, l->tls.pairs[i].cert);
+	if (!l->tls.client_ca)
+		return;
+	snprintf(use, sizeof(use), "listener %s client_ca", l->name);
+	cert_row(a, c, use, l->tls.client_ca);
+}
+
 int show_certs(struct answer *a)
 {
 	static const char *const columns[] = { "use", "path", "names", "issuer", "not_after", "days", NULL };
@@ -253,6 +266,8 @@ int show_certs(struct answer *a)
 		cert_row(a, c, "hub", c->hub.bind[i].cert);
 		cert_row(a, c, "hub client_ca", c->hub.bind[i].client_ca);
 	}
+	for (size_t i = 0; i < c->listeners_n; i++)
+		listener_rows(a, c, &c->listeners[i]);
 	if (c->agent.set) {
 		cert_row(a, c, "agent", c->agent.cert);
 		cert_row(a, c, "agent ca", c->agent.ca);

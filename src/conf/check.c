@@ -6,10 +6,12 @@
 #include "mctunnel/base/log.h"
 #include "mctunnel/base/map.h"
 #include "mctunnel/base/mem.h"
+#include "mctunnel/base/netset.h"
 #include "mctunnel/base/str.h"
 #include "mctunnel/conf/conf.h"
 #include "mctunnel/conf/files.h"
 #include "mctunnel/conf/finding.h"
+#include "mctunnel/conf/listener_tls.h"
 #include "mctunnel/conf/ticket_keys.h"
 #include "mctunnel/conf/value.h"
 
@@ -264,6 +266,18 @@ static void check_route(struct check *k, const struct conf_route *r)
 	alert_on(k->findings, r, NULL, "tunnel \"%s\" (%s:%d) allows no service \"%s\"%s", r->tunnel, t->at.file, t->at.line, r->service, suggest_text(&s));
 }
 
+static void check_networks(struct check *k, const struct conf_strings *s)
+{
+	struct netset *set = netset_new();
+	char err[160];
+
+	for (size_t i = 0; i < s->n; i++) {
+		if (s->v[i] && netset_add(set, s->v[i], 0, err, sizeof(err)) < 0)
+			alert_on(k->findings, &s->v[i], s, "%s", err);
+	}
+	netset_free(set);
+}
+
 static void check_listeners(struct check *k)
 {
 	struct map *names = map_new();
@@ -275,6 +289,8 @@ static void check_listeners(struct check *k)
 			alert_on(k->findings, &l->at, NULL, "neither 'route' nor 'rules': there is no way for clients");
 		for (size_t j = 0; j < l->route_n; j++)
 			check_route(k, &l->route[j]);
+		listener_tls_check(k->conf, l, k->findings);
+		check_networks(k, &l->accept_proxy);
 	}
 	map_free(names);
 }

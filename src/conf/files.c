@@ -5,6 +5,7 @@
 #include "mctunnel/base/map.h"
 #include "mctunnel/base/mem.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -164,7 +165,49 @@ static const char *load(const char *path, struct file *file)
 	return why;
 }
 
-const char *files_read(struct files *f, const char *path, size_t *len, const char **why)
+static int is_listed(const struct dirent *d)
+{
+	return d->d_name[0] != '.' && !strchr(d->d_name, '\n');
+}
+
+static int by_bytes(const struct dirent **a, const struct dirent **b)
+{
+	return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+static void append_name(struct file *file, size_t *size, const char *name)
+{
+	size_t len = strlen(name);
+
+	while (file->len + len + 2 > *size)
+		grow(file, size);
+	memcpy(file->data + file->len, name, len);
+	file->len += len;
+	file->data[file->len++] = '\n';
+	file->data[file->len] = '\0';
+}
+
+static const char *load_folder(const char *path, struct file *file)
+{
+	struct dirent **names;
+	int n = scandir(path, &names, is_listed, by_bytes);
+	size_t size = 0;
+
+	if (n < 0)
+		return errno_words(errno);
+	grow(file, &size);
+	file->data[0] = '\0';
+	for (int i = 0; i < n; i++) {
+		if (file->len + 512 < FILES_MAX_SIZE)
+			append_name(file, &size, names[i]->d_name);
+		free(names[i]);
+	}
+	free(names);
+	return NULL;
+}
+
+/* A folder's path ends in '/', which no file's can. */
+static const char *remember(struct files *f, const char *path, const char *(*how)(const char *, struct file *), size_t *len, const char **why)
 {
 	struct file *file = map_get_str(f->by_path, path);
 
@@ -174,7 +217,7 @@ const char *files_read(struct files *f, const char *path, size_t *len, const cha
 	}
 	if (!file) {
 		file = xcalloc(1, sizeof(*file));
-		*why = load(path, file);
+		*why = how(path, file);
 		if (*why) {
 			file_free(file);
 			return NULL;
@@ -184,6 +227,18 @@ const char *files_read(struct files *f, const char *path, size_t *len, const cha
 	}
 	*len = file->len;
 	return file->data;
+}
+
+const char *files_read(struct files *f, const char *path, size_t *len, const char **why)
+{
+	return remember(f, path, load, len, why);
+}
+
+const char *files_list(struct files *f, const char *path, const char **why)
+{
+	size_t len;
+
+	return remember(f, path, load_folder, &len, why);
 }
 
 const char *files_path(const struct files *f, const char *path)

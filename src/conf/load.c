@@ -8,6 +8,7 @@
 #include "mctunnel/conf/expand.h"
 #include "mctunnel/conf/files.h"
 #include "mctunnel/conf/finding.h"
+#include "mctunnel/conf/listener_tls.h"
 #include "mctunnel/conf/schema.h"
 #include "mctunnel/conf/syntax.h"
 #include "mctunnel/conf/value.h"
@@ -489,6 +490,8 @@ void conf_put(struct conf *c)
 {
 	if (!c || atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) != 1)
 		return;
+	for (size_t i = 0; i < c->listeners_n; i++)
+		listener_tls_fini(&c->listeners[i].tls);
 	fini_section(&schema_root, (char *)c);
 	files_free(c->files);
 	free(c);

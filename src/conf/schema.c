@@ -78,7 +78,7 @@ static const struct word check_types[] = {
 
 static const struct row timeouts_rows[] = {
 	TIMEOUT(connect, 1, "5s", "How long opening a session may take: on the hub, from the choice of an agent to its answer; on the agent, connecting to the target."),
-	TIMEOUT(client_hello, 1, "5s", "How long a client may take to show where it wants to go (listeners of mode tls)."),
+	TIMEOUT(client_hello, 1, "5s", "How long a client may take to show where it wants to go: PROXY header, ClientHello (mode tls), TLS handshake (listeners with tls)."),
 	TIMEOUT(http_request, 1, "10s", "How long a client may take to send the head of a request (listeners of modes http and connect)."),
 	TIMEOUT(idle, 1, "1h", "A session on which no byte has moved in either direction for this long is ended."),
 	TIMEOUT(half_closed, 1, "1m", "As idle, once one of the two directions has ended."),
@@ -286,14 +286,15 @@ static const struct section rules = { .name = "rules", ROWS(rule_rows), .size = 
 
 static const struct row listener_tls_rows[] = {
 	{ .name = "cert", .kind = KIND_PATH, .required = true, STRINGS(struct conf_listener, tls.cert),
-	  .help = "Certificates with their chains, PEM: files, or folders (ending in '/') whose *.pem and *.crt are taken. The client's server name chooses; the first one is for who asks for none of them." },
+	  .help = "Certificates with their chains, PEM: files, or folders (ending in '/') whose *.pem and *.crt are taken. The client's server name chooses (a name, then *.DOMAIN for one label); the first one is for who asks for none of them." },
 	{ .name = "key", .kind = KIND_PATH, FIELD(struct conf_listener, tls.key), .def_words = "in the same file, or beside it as NAME.key", .help = "The key, PEM, when there is one certificate only." },
 	{ .name = "tls_min", .kind = KIND_WORD, FIELD(struct conf_listener, tls.min), .words = client_tls_versions, .def = "1.2", .help = "The lowest TLS version." },
 	{ .name = "client_ca", .kind = KIND_PATH, FIELD(struct conf_listener, tls.client_ca), .def_words = "none", .help = "The authorities of clients' certificates, PEM." },
 	{ .name = "crl", .kind = KIND_PATH, FIELD(struct conf_listener, tls.crl), .def_words = "none", .help = "Revoked certificates of clients, PEM." },
 	{ .name = "verify", .kind = KIND_WORD, FIELD(struct conf_listener, tls.verify), .words = verifies, .def = "none", .def_words = "required with client_ca, else none",
 	  .help = "Whether a client must show a certificate: not asked for (none), checked when there is one (optional), or required." },
-	{ .name = "alpn", .kind = KIND_TEXT, STRINGS(struct conf_listener, tls.alpn), .def_words = "\"h2\", \"http/1.1\" in mode http, else none", .help = "Protocols offered, the best first." },
+	{ .name = "alpn", .kind = KIND_TEXT, STRINGS(struct conf_listener, tls.alpn), .min = 1, .max = 63, .def_words = "\"http/1.1\" in mode http, else none",
+	  .help = "Protocols offered, the best first. A client that offers others only is refused; who offers none is not." },
 };
 static const struct section listener_tls = { .name = "tls", ROWS(listener_tls_rows), .at = offsetof(struct conf_listener, tls.at),
 	.intro = "TLS that ends here: clients speak TLS, targets get what was inside (modes tcp, http, connect)." };
@@ -310,8 +311,8 @@ static const struct row listener_rows[] = {
 	{ .name = "timeouts", .kind = KIND_GROUP, .inherit = true, FIELD(struct conf_listener, timeouts), .sub = &timeouts, .help = "As in defaults, for this listener." },
 	{ .name = "rules", .kind = KIND_LIST, ARRAY(struct conf_listener, rules, rules_n), .sub = &rules, .help = "Conditions that choose the route." },
 	{ .name = "policy", .kind = KIND_NAME, .later = true, FIELD(struct conf_listener, policy), .def_words = "none", .help = "A Lua function that is asked after the rules, for each client (mode http: each request)." },
-	{ .name = "tls", .kind = KIND_GROUP, .later = true, .sub = &listener_tls, .def_words = "none", .help = "TLS terminated here." },
-	{ .name = "accept_proxy", .kind = KIND_NET, .later = true, STRINGS(struct conf_listener, accept_proxy),
+	{ .name = "tls", .kind = KIND_GROUP, .sub = &listener_tls, .def_words = "none", .help = "TLS terminated here." },
+	{ .name = "accept_proxy", .kind = KIND_NET, STRINGS(struct conf_listener, accept_proxy),
 	  .help = "Networks of proxies that must begin with a PROXY protocol header (version 1 or 2), which is believed. Whoever comes from elsewhere is refused." },
 	{ .name = "forwarded", .kind = KIND_WORD, FIELD(struct conf_listener, forwarded), .words = forwardeds, .def = "replace",
 	  .help = "X-Forwarded-For, -Proto, -Host and Forwarded of requests: those of the client are replaced by ours (replace), ours are added (append), the client's stay (keep), or all go (off)." },

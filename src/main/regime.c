@@ -9,8 +9,10 @@
 #include "mctunnel/conf/conf.h"
 #include "mctunnel/conf/files.h"
 #include "mctunnel/conf/ticket_keys.h"
+#include "mctunnel/main/site.h"
 #include "mctunnel/main/sockets.h"
 #include "mctunnel/net/tls.h"
+#include "mctunnel/net/tls_site.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -53,6 +55,38 @@ static struct tls *client_tls(const struct conf *c, char *err, size_t errsize)
 	return tls_client(&f, err, errsize);
 }
 
+struct complaint {
+	char *err;
+	size_t errsize;
+};
+
+/* The first bad one is the reason. */
+static void on_finding(void *arg, bool bad, const char *text)
+{
+	struct complaint *c = arg;
+
+	if (!bad || c->errsize == 0)
+		return;
+	snprintf(c->err, c->errsize, "%s", text);
+	c->errsize = 0;
+}
+
+static int make_sites(struct regime *r, const struct tls_ticket_keys *keys, char *err, size_t errsize)
+{
+	const struct conf *c = r->conf;
+	struct complaint why = { err, errsize };
+
+	r->sites = xcalloc(c->listeners_n + 1, sizeof(struct tls_site *));
+	for (size_t i = 0; i < c->listeners_n; i++) {
+		if (!c->listeners[i].tls.at.file)
+			continue;
+		r->sites[i] = site_make(c, &c->listeners[i], keys, on_finding, &why);
+		if (!r->sites[i])
+			return -1;
+	}
+	return 0;
+}
+
 static int make_tls(struct regime *r, const struct tls_ticket_keys *keys, char *err, size_t errsize)
 {
 	const struct conf *c = r->conf;
@@ -63,6 +97,8 @@ static int make_tls(struct regime *r, const struct tls_ticket_keys *keys, char *
 		if (!r->hub_tls[i])
 			return -1;
 	}
+	if (make_sites(r, keys, err, errsize) < 0)
+		return -1;
 	if (!c->agent.set)
 		return 0;
 	r->agent_tls = client_tls(c, err, errsize);
@@ -101,6 +137,9 @@ void regime_free(struct regime *r)
 	for (size_t i = 0; r->hub_tls && i < r->conf->hub.bind_n; i++)
 		tls_put(r->hub_tls[i]);
 	free(r->hub_tls);
+	for (size_t i = 0; r->sites && i < r->conf->listeners_n; i++)
+		tls_site_put(r->sites[i]);
+	free(r->sites);
 	tls_put(r->agent_tls);
 	free(r->sockets);
 	conf_put(r->conf);
@@ -170,20 +209,31 @@ int regime_metrics_socket(const struct regime *r)
 	return -1;
 }
 
-static void warn_of(const struct tls *t, const char *path)
+static void warn_of(int64_t left, const char *path)
 {
-	int64_t left = tls_cert_expires_in(t);
-
 	if (left < 0)
 		log_warning("certificate %s has expired", path);
 	else if (left < WARN_SECONDS)
 		log_warning("certificate %s expires in %lld days", path, (long long)(left / 86400));
 }
 
+static void warn_of_site(const struct tls_site *s)
+{
+	const char *path;
+	int64_t left;
+
+	for (size_t i = 0; (path = tls_site_cert(s, i, &left)); i++)
+		warn_of(left, path);
+}
+
 void regime_warn_of_expiry(const struct regime *r)
 {
 	for (size_t i = 0; i < r->conf->hub.bind_n; i++)
-		warn_of(r->hub_tls[i], r->conf->hub.bind[i].cert);
+		warn_of(tls_cert_expires_in(r->hub_tls[i]), r->conf->hub.bind[i].cert);
+	for (size_t i = 0; i < r->conf->listeners_n; i++) {
+		if (r->sites[i])
+			warn_of_site(r->sites[i]);
+	}
 	if (r->agent_tls)
-		warn_of(r->agent_tls, r->conf->agent.cert);
+		warn_of(tls_cert_expires_in(r->agent_tls), r->conf->agent.cert);
 }

@@ -5,7 +5,9 @@
 
 #include "mctunnel/conf/files.h"
 #include "mctunnel/main/privs.h"
+#include "mctunnel/main/site.h"
 #include "mctunnel/net/tls.h"
+#include "mctunnel/net/tls_site.h"
 
 #include <stdio.h>
 
@@ -86,6 +88,32 @@ static void check_agent(struct verify *v)
 	check_tls(v, &a->at, "agent.tls", &f, false);
 }
 
+struct place { /* where findings of a listener belong */
+	struct verify *v;
+	const struct conf_where *at;
+	char key[48];
+};
+
+static void on_site_finding(void *arg, bool bad, const char *text)
+{
+	const struct place *p = arg;
+
+	tell(p->v, bad, p->at, p->key, text);
+}
+
+static void check_sites(struct verify *v)
+{
+	for (size_t i = 0; i < v->conf->listeners_n; i++) {
+		const struct conf_listener *l = &v->conf->listeners[i];
+		struct place p = { .v = v, .at = &l->tls.at };
+
+		if (!l->tls.at.file)
+			continue;
+		snprintf(p.key, sizeof(p.key), "listeners[%zu].tls", i);
+		tls_site_put(site_make(v->conf, l, NULL, on_site_finding, &p));
+	}
+}
+
 static void check_privs(struct verify *v)
 {
 	char err[512];
@@ -100,6 +128,7 @@ int verify_conf(const struct conf *conf, conf_report *on_finding, void *arg)
 
 	if (conf->hub.set)
 		check_hub(&v);
+	check_sites(&v);
 	if (conf->agent.set)
 		check_agent(&v);
 	check_privs(&v);

@@ -140,6 +140,10 @@ struct conf_rule { /* conditions are ANDed, several values of one are ORed; one 
 
 enum tls_verify { VERIFY_NONE, VERIFY_OPTIONAL, VERIFY_REQUIRED };
 
+struct conf_pair {
+	char *cert, *key; /* paths; the same where one file holds both; content through conf->files */
+};
+
 struct conf_listener_tls { /* TLS terminated at a listener */
 	struct conf_where at; /* file NULL: there is none */
 	struct conf_strings cert; /* PEM files with chain and key, or folders (ending in '/') of such: *.pem, *.crt (key beside it as *.key) */
@@ -147,7 +151,9 @@ struct conf_listener_tls { /* TLS terminated at a listener */
 	int min;                  /* 12, 13 */
 	char *client_ca, *crl;    /* NULL: none */
 	int verify;               /* enum tls_verify */
-	struct conf_strings alpn; /* empty: as the mode has it (http: h2, http/1.1; others: none) */
+	struct conf_strings alpn; /* empty: as the mode has it (http: http/1.1; others: none) */
+	struct conf_pair *pairs;  /* what cert comes to: its folders opened, each with its key */
+	size_t pairs_n;
 };
 
 struct conf_listener {

@@ -17,6 +17,10 @@ void files_free(struct files *f);
  * NULL: *why says it in words ("no such file", "is a directory", "larger than 16 MiB", "permission denied", ...). */
 const char *files_read(struct files *f, const char *path, size_t *len, const char **why);
 
+/* What is in a folder: names in order of their bytes, each with a newline behind it, without those that begin with a dot. Remembered and borrowed as a
+ * file's content. path ends in '/'. NULL: *why says it in words. */
+const char *files_list(struct files *f, const char *path, const char **why);
+
 /* The remembered spelling of a path that was read: borrowed from f until files_free. NULL: never read. */
 const char *files_path(const struct files *f, const char *path);
 

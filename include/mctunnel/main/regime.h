@@ -9,12 +9,14 @@
 
 struct conf;
 struct tls;
+struct tls_site;
 struct worker_socket;
 
 struct regime {
 	struct conf *conf;             /* shared */
 	struct tls **hub_tls;          /* owned, one per hub.bind */
 	struct tls *agent_tls;         /* owned */
+	struct tls_site **sites;       /* owned, one per listener; NULL where TLS does not end */
 	struct worker_socket *sockets; /* owned, their descriptors are not */
 	size_t sockets_n;
 };

@@ -170,11 +170,49 @@ static void twice_the_same_path(void **state)
 	assert_false(accepted(bytes, len));
 }
 
+static void folders(void **state)
+{
+	struct files *f = files_new(), *g;
+	char path[100], file[128];
+	const char *why, *names;
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/certs/", folder);
+	assert_null(files_list(f, path, &why));
+	assert_string_equal(why, "no such file");
+	assert_int_equal(mkdir(path, 0700), 0);
+	names = files_list(f, path, &why);
+	assert_string_equal(names, "");
+	make("certs/b.pem", "b", 1, 0600);
+	make("certs/a.crt", "a", 1, 0600);
+	make("certs/.hidden", "c", 1, 0600);
+	for (int i = 0; i < 300; i++) {
+		snprintf(file, sizeof(file), "certs/c-%060d", i);
+		make(file, "c", 1, 0600);
+	}
+	assert_string_equal(files_list(f, path, &why), ""); /* what was seen once counts */
+	files_free(f);
+	f = files_new();
+	names = files_list(f, path, &why);
+	assert_memory_equal(names, "a.crt\nb.pem\nc-0", 15);
+	assert_int_equal(strlen(names), 12 + 300 * 63);
+	fd = pack(f);
+	g = files_unpack(fd);
+	assert_non_null(g);
+	assert_string_equal(files_list(g, path, &why), names);
+	assert_null(files_list(g, "/tmp/", &why));
+	assert_string_equal(why, "not part of the bundle");
+	files_free(f);
+	files_free(g);
+	close(fd);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(all_comes_back),   cmocka_unit_test(nothing_else_is_read), cmocka_unit_test(cut_anywhere),
 		cmocka_unit_test(any_byte_may_lie), cmocka_unit_test(twice_the_same_path),
+		cmocka_unit_test(folders),
 	};
 	char rm[100];
 	int rc;

@@ -254,6 +254,31 @@ static void test_values(void **state)
 	forget(&h);
 }
 
+static void test_listener_tls(void **state)
+{
+	struct heard h = { 0 };
+	struct conf *c = load(&h, TABLES "good/listener-tls.cfg");
+	const struct conf_listener_tls *beside, *clients, *optional;
+
+	assert_non_null(c);
+	beside = &c->listeners[0].tls;
+	clients = &c->listeners[1].tls;
+	optional = &c->listeners[2].tls;
+	assert_int_equal(beside->pairs_n, 1);
+	assert_string_equal(beside->pairs[0].cert, beside->cert.v[0]);
+	assert_non_null(strstr(beside->pairs[0].key, "pki/hub.key"));
+	assert_int_equal(beside->verify, VERIFY_NONE);
+	assert_int_equal(beside->min, 12);
+	assert_string_equal(clients->pairs[0].key, clients->key);
+	assert_int_equal(clients->verify, VERIFY_REQUIRED); /* as there is a client_ca */
+	assert_int_equal(clients->min, 13);
+	assert_string_equal(clients->alpn.v[0], "acme/1");
+	assert_int_equal(c->listeners[1].accept_proxy.n, 2);
+	assert_int_equal(optional->verify, VERIFY_OPTIONAL);
+	conf_put(c);
+	forget(&h);
+}
+
 static void test_defaults(void **state)
 {
 	struct heard h = { 0 };
@@ -556,6 +581,7 @@ int main(void)
 		cmocka_unit_test(test_bad_files),    cmocka_unit_test(test_good_files),
 		cmocka_unit_test(test_examples),
 		cmocka_unit_test(test_values),       cmocka_unit_test(test_defaults),
+		cmocka_unit_test(test_listener_tls),
 		cmocka_unit_test(test_include),      cmocka_unit_test(test_directory),
 		cmocka_unit_test(test_group_in_two_files), cmocka_unit_test(test_text_forms),
 		cmocka_unit_test(test_huge),         cmocka_unit_test(test_many),
