@@ -2,13 +2,14 @@
  * Owns the nghttp2 session and hello frames under way. The payload of DATA frames is copied once, from the
  * stream's owner into the output (NGHTTP2_DATA_FLAG_NO_COPY). Credit and flow control follow the
  * owner's word only: nghttp2's automatic WINDOW_UPDATEs are off, the connection's window is kept wide open.
- * At the end, apart from all that, the plain server of h2_server.h: it is here because nghttp2 is. */
+ * At the end, apart from all that, the plain server of h2_server.h and the client of h2_client.h: they are here because nghttp2 is. */
 #include "mctunnel/proto/h2.h"
 
 #include "mctunnel/base/bug.h"
 #include "mctunnel/base/list.h"
 #include "mctunnel/base/slot.h"
 #include "mctunnel/base/str.h"
+#include "mctunnel/proto/h2_client.h"
 #include "mctunnel/proto/h2_server.h"
 
 #include <nghttp2/nghttp2.h>
@@ -751,7 +752,7 @@ struct h2_server {
 	bool over, broken;
 };
 
-#define ANSWER_FIELDS 8
+#define PLAIN_FIELDS 8
 #define BYTES_A_FRAME 128 /* frames of unknown types are skipped unseen: they count by their size */
 
 static void server_give_up(struct h2_server *s, uint32_t code)
@@ -924,9 +925,9 @@ static ssize_t server_pull(nghttp2_session *ng, int32_t id, uint8_t *buf, size_t
 	return (ssize_t)n;
 }
 
-static size_t server_fields(nghttp2_nv *nv, const struct h2_field *f, size_t n)
+static size_t plain_fields(nghttp2_nv *nv, const struct h2_field *f, size_t n)
 {
-	BUG_ON(n > ANSWER_FIELDS);
+	BUG_ON(n > PLAIN_FIELDS);
 	for (size_t i = 0; i < n; i++)
 		nv[i] = make_nv(f[i].name, f[i].value, true);
 	return n;
@@ -934,16 +935,16 @@ static size_t server_fields(nghttp2_nv *nv, const struct h2_field *f, size_t n)
 
 void h2_server_answer(struct h2_server *s, int32_t id, const struct h2_field *f, size_t n, bool fin)
 {
-	nghttp2_nv nv[ANSWER_FIELDS];
+	nghttp2_nv nv[PLAIN_FIELDS];
 	nghttp2_data_provider source = {.read_callback = server_pull};
-	if (nghttp2_submit_response(s->ng, id, nv, server_fields(nv, f, n), fin ? NULL : &source) != 0)
+	if (nghttp2_submit_response(s->ng, id, nv, plain_fields(nv, f, n), fin ? NULL : &source) != 0)
 		nghttp2_submit_rst_stream(s->ng, NGHTTP2_FLAG_NONE, id, NGHTTP2_INTERNAL_ERROR);
 }
 
 void h2_server_trailers(struct h2_server *s, int32_t id, const struct h2_field *f, size_t n)
 {
-	nghttp2_nv nv[ANSWER_FIELDS];
-	s->trailers = nghttp2_submit_trailer(s->ng, id, nv, server_fields(nv, f, n)) == 0;
+	nghttp2_nv nv[PLAIN_FIELDS];
+	s->trailers = nghttp2_submit_trailer(s->ng, id, nv, plain_fields(nv, f, n)) == 0;
 }
 
 void h2_server_wake(struct h2_server *s, int32_t id)
@@ -1012,4 +1013,132 @@ void h2_server_free(struct h2_server *s)
 		return;
 	nghttp2_session_del(s->ng);
 	free(s);
+}
+
+/* ---- a client of one small request (h2_client.h) ---- */
+
+struct h2_client {
+	nghttp2_session *ng; /* owned */
+	const struct h2_client_events *ev;
+	void *owner;
+	uint32_t fields; /* bytes of the answer's */
+	uint8_t body[H2_CLIENT_BODY];
+	size_t body_len, body_at;
+	const uint8_t *rest; /* borrowed from nghttp2: serialised, not yet taken */
+	size_t rest_len;
+	bool over;
+};
+
+static int client_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint8_t *name, size_t namelen, const uint8_t *value, size_t valuelen,
+			 uint8_t flags, void *arg)
+{
+	struct h2_client *c = arg;
+	c->fields += (uint32_t)(namelen + valuelen + 32);
+	if (c->fields > H2_CLIENT_FIELDS)
+		return NGHTTP2_ERR_CALLBACK_FAILURE;
+	c->ev->on_field(c->owner, (const char *)name, (const char *)value);
+	return 0;
+}
+
+static int client_data(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t *data, size_t len, void *arg)
+{
+	struct h2_client *c = arg;
+	c->ev->on_data(c->owner, data, len);
+	return 0;
+}
+
+static int client_stream_close(nghttp2_session *ng, int32_t id, uint32_t code, void *arg)
+{
+	struct h2_client *c = arg;
+	c->over = true;
+	c->ev->on_end(c->owner, code);
+	return 0;
+}
+
+static ssize_t client_pull(nghttp2_session *ng, int32_t id, uint8_t *buf, size_t len, uint32_t *flags, nghttp2_data_source *source, void *arg)
+{
+	struct h2_client *c = arg;
+	size_t n = len < c->body_len - c->body_at ? len : c->body_len - c->body_at;
+	memcpy(buf, c->body + c->body_at, n);
+	c->body_at += n;
+	if (c->body_at == c->body_len)
+		*flags |= NGHTTP2_DATA_FLAG_EOF;
+	return (ssize_t)n;
+}
+
+bool h2_client_input(struct h2_client *c, const uint8_t *data, size_t len)
+{
+	while (len > 0 && !c->over) {
+		ssize_t n = nghttp2_session_mem_recv(c->ng, data, len);
+		if (n < 0) {
+			c->over = true;
+			return false;
+		}
+		data += n;
+		len -= (size_t)n;
+	}
+	return c->over || nghttp2_session_want_read(c->ng);
+}
+
+size_t h2_client_output(struct h2_client *c, uint8_t *dst, size_t size)
+{
+	size_t at = 0;
+	while (at < size && !c->over) {
+		if (c->rest_len == 0) {
+			ssize_t n = nghttp2_session_mem_send(c->ng, &c->rest);
+			if (n <= 0)
+				break;
+			c->rest_len = (size_t)n;
+		}
+		size_t n = size - at < c->rest_len ? size - at : c->rest_len;
+		memcpy(dst + at, c->rest, n);
+		at += n;
+		c->rest += n;
+		c->rest_len -= n;
+	}
+	return at;
+}
+
+static nghttp2_session *make_client(struct h2_client *c)
+{
+	nghttp2_session_callbacks *cb = NULL;
+	nghttp2_session *ng = NULL;
+	if (nghttp2_session_callbacks_new(&cb) == 0) {
+		nghttp2_session_callbacks_set_on_header_callback(cb, client_header);
+		nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, client_data);
+		nghttp2_session_callbacks_set_on_stream_close_callback(cb, client_stream_close);
+		if (nghttp2_session_client_new3(&ng, cb, c, NULL, &frame_memory) != 0)
+			ng = NULL;
+	}
+	nghttp2_session_callbacks_del(cb);
+	return ng;
+}
+
+struct h2_client *h2_client_new(const struct h2_client_events *ev, void *owner, const struct h2_field *f, size_t n, const uint8_t *body, size_t len)
+{
+	nghttp2_settings_entry settings[] = {{NGHTTP2_SETTINGS_ENABLE_PUSH, 0}, {NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, H2_CLIENT_FIELDS}};
+	nghttp2_data_provider source = {.read_callback = client_pull};
+	nghttp2_nv nv[PLAIN_FIELDS];
+	struct h2_client *c = calloc(1, sizeof *c);
+	if (!c)
+		return NULL;
+	BUG_ON(len > sizeof c->body);
+	memcpy(c->body, body, len);
+	c->body_len = len;
+	c->ev = ev;
+	c->owner = owner;
+	c->ng = make_client(c);
+	if (c->ng && nghttp2_submit_settings(c->ng, NGHTTP2_FLAG_NONE, settings, sizeof settings / sizeof settings[0]) == 0 &&
+	    nghttp2_submit_request(c->ng, NULL, nv, plain_fields(nv, f, n), &source, NULL) > 0)
+		return c;
+	h2_client_free(c);
+	return NULL;
+}
+
+void h2_client_free(struct h2_client *c)
+{
+	if (!c)
+		return;
+	nghttp2_session_del(c->ng);
+	free(c);
 }
