@@ -70,7 +70,7 @@ static const struct word forwardeds[] = {
 };
 static const struct word overs[] = { { "queue", OVER_QUEUE, false }, { "reject", OVER_REJECT, false }, { "deny", OVER_DENY, false }, { 0 } };
 static const struct word check_types[] = {
-	{ "none", CHECK_NONE, false }, { "tcp", CHECK_TCP, false }, { "http", CHECK_HTTP, true }, { "tls", CHECK_TLS, false }, { "grpc", CHECK_GRPC, true }, { 0 },
+	{ "none", CHECK_NONE, false }, { "tcp", CHECK_TCP, false }, { "http", CHECK_HTTP, false }, { "tls", CHECK_TLS, false }, { "grpc", CHECK_GRPC, false }, { 0 },
 };
 
 #define TIMEOUT(field, low, text, words) \
