@@ -6,12 +6,14 @@
 #include "mctunnel/base/log.h"
 #include "mctunnel/base/map.h"
 #include "mctunnel/base/mem.h"
-#include "mctunnel/base/netset.h"
 #include "mctunnel/base/str.h"
 #include "mctunnel/conf/conf.h"
 #include "mctunnel/conf/files.h"
 #include "mctunnel/conf/finding.h"
 #include "mctunnel/conf/listener_tls.h"
+#include "mctunnel/conf/route.h"
+#include "mctunnel/conf/rule.h"
+#include "mctunnel/conf/rule_check.h"
 #include "mctunnel/conf/ticket_keys.h"
 #include "mctunnel/conf/value.h"
 
@@ -30,7 +32,6 @@
 struct check {
 	struct conf *conf;
 	struct findings *findings;
-	struct map *tunnels; /* by name, borrowed from conf */
 };
 
 static uint32_t usable_cpus(void)
@@ -235,63 +236,32 @@ static void check_tunnels(struct check *k)
 	for (size_t i = 0; i < k->conf->tunnels_n; i++) {
 		struct conf_tunnel *t = &k->conf->tunnels[i];
 		check_unique(k, names, &t->name, t);
-		if (t->name && !map_get_str(k->tunnels, t->name))
-			map_set_str(k->tunnels, t->name, t);
 		if (t->services.n == 0)
 			warn_on(k->findings, &t->services, t, "no services: agents may offer nothing here");
 	}
 	map_free(names);
 }
 
-static void check_route(struct check *k, const struct conf_route *r)
-{
-	const struct conf_tunnel *t = r->text ? map_get_str(k->tunnels, r->tunnel) : NULL;
-	struct suggest s = { .word = r->text ? t ? r->service : r->tunnel : "" };
-
-	if (!r->text)
-		return;
-	for (size_t i = 0; !t && i < k->conf->tunnels_n; i++) {
-		if (k->conf->tunnels[i].name)
-			suggest_try(&s, k->conf->tunnels[i].name);
-	}
-	if (!t) {
-		alert_on(k->findings, r, NULL, "there is no tunnel \"%s\"%s", r->tunnel, suggest_text(&s));
-		return;
-	}
-	for (size_t i = 0; i < t->services.n; i++) {
-		if (!t->services.v[i] || str_glob(t->services.v[i], r->service))
-			return;
-		suggest_try(&s, t->services.v[i]);
-	}
-	alert_on(k->findings, r, NULL, "tunnel \"%s\" (%s:%d) allows no service \"%s\"%s", r->tunnel, t->at.file, t->at.line, r->service, suggest_text(&s));
-}
-
-static void check_networks(struct check *k, const struct conf_strings *s)
-{
-	struct netset *set = netset_new();
-	char err[160];
-
-	for (size_t i = 0; i < s->n; i++) {
-		if (s->v[i] && netset_add(set, s->v[i], 0, err, sizeof(err)) < 0)
-			alert_on(k->findings, &s->v[i], s, "%s", err);
-	}
-	netset_free(set);
-}
-
 static void check_listeners(struct check *k)
 {
 	struct map *names = map_new();
+	struct routes *routes = routes_new(k->conf, k->findings);
 
 	for (size_t i = 0; i < k->conf->listeners_n; i++) {
 		struct conf_listener *l = &k->conf->listeners[i];
 		check_unique(k, names, &l->name, l);
-		if (l->route_n == 0 && l->rules_n == 0)
+		if (l->name && l->route_n == 0 && l->rules_n == 0)
 			alert_on(k->findings, &l->at, NULL, "neither 'route' nor 'rules': there is no way for clients");
-		for (size_t j = 0; j < l->route_n; j++)
-			check_route(k, &l->route[j]);
+		if (l->route_n > RULE_ROUTES_MAX)
+			alert_on(k->findings, &l->route, NULL, "%zu routes are too many: the maximum is %d", l->route_n, RULE_ROUTES_MAX);
+		for (size_t j = 0; j < l->route_n; j++) {
+			if (l->route[j].text)
+				routes_check(routes, l->route[j].tunnel, l->route[j].service, &l->route[j]);
+		}
 		listener_tls_check(k->conf, l, k->findings);
-		check_networks(k, &l->accept_proxy);
+		rule_check(l, routes, k->findings);
 	}
+	routes_free(routes);
 	map_free(names);
 }
 
@@ -473,7 +443,7 @@ static void check_sections(struct check *k, const char *first)
 
 void check_conf(struct conf *c, const char *first, struct findings *f)
 {
-	struct check k = { .conf = c, .findings = f, .tunnels = map_new() };
+	struct check k = { .conf = c, .findings = f };
 
 	complete(c);
 	check_sections(&k, first);
@@ -485,5 +455,4 @@ void check_conf(struct conf *c, const char *first, struct findings *f)
 	check_binds(&k);
 	if (c->agent.set)
 		check_agent(&k);
-	map_free(k.tunnels);
 }

@@ -8,6 +8,7 @@
 #include "mctunnel/conf/expand.h"
 #include "mctunnel/conf/files.h"
 #include "mctunnel/conf/finding.h"
+#include "mctunnel/conf/lines.h"
 #include "mctunnel/conf/listener_tls.h"
 #include "mctunnel/conf/schema.h"
 #include "mctunnel/conf/syntax.h"
@@ -20,8 +21,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define MAX_VALUES 1000    /* of one key */
-#define MAX_ELEMENTS 10000 /* of a list of groups */
+#define MAX_VALUES 1000    /* of one key, as written */
+#define MAX_ENTRIES 100000 /* of one key, with the lines of files */
+#define MAX_ELEMENTS 100000 /* of a list of groups */
 
 struct source { /* one file of -f, with what it includes */
 	config_t tree; /* first: a setting knows its tree, and that is its source */
@@ -106,41 +108,126 @@ static char *scalar_text(struct load *l, const struct row *row, const config_set
 	return text;
 }
 
-static void load_scalar(struct load *l, const struct row *row, const config_setting_t *s, void *field)
+static void set_value(struct load *l, const struct row *row, const char *text, struct conf_where at, void *field)
 {
 	char err[512];
+
+	if (row->size)
+		findings_mark(l->findings, field, at, l->key);
+	if (value_parse(row, text, at.file, field, err, sizeof(err)) < 0)
+		alert_at(l->findings, at, l->key, "%s", err);
+}
+
+static void load_scalar(struct load *l, const struct row *row, const config_setting_t *s, void *field)
+{
 	char *text = scalar_text(l, row, s);
 
-	if (!text)
-		return;
-	if (row->size)
-		findings_mark(l->findings, field, where(s), l->key);
-	if (value_parse(row, text, where(s).file, field, err, sizeof(err)) < 0)
-		alert_at(l->findings, where(s), l->key, "%s", err);
+	if (text)
+		set_value(l, row, text, where(s), field);
 	free(text);
+}
+
+struct entry { /* a value of a key that takes many */
+	char *text; /* owned; NULL: it was refused */
+	struct conf_where at;
+	int index; /* in the list as written, -1: it is no list */
+};
+
+struct entries {
+	struct entry *v; /* owned */
+	size_t n, size;
+	bool full;
+};
+
+static void add_entry(struct entries *e, struct entry entry)
+{
+	if (e->n == MAX_ENTRIES) {
+		e->full = true;
+		free(entry.text);
+		return;
+	}
+	if (e->n == e->size) {
+		e->size = e->size ? 2 * e->size : 8;
+		e->v = xrealloc(e->v, e->size * sizeof(*e->v));
+	}
+	e->v[e->n++] = entry;
+}
+
+/* The lines of a file instead of "@FILE". */
+static void add_file_entries(struct load *l, struct entries *e, const char *name, const config_setting_t *s, int index)
+{
+	char *path = expand_path(where(s).file, name);
+	struct lines lines = { 0 };
+	const char *why;
+
+	lines.text = *name ? files_read(l->conf->files, path, &lines.len, &why) : NULL;
+	struct conf_where at = { lines.text ? files_path(l->conf->files, path) : NULL, 0 };
+	bool readable = lines.text && !memchr(lines.text, '\0', lines.len);
+	if (*name == '\0')
+		alert_at(l->findings, where(s), l->key, "the path of a file is missing behind '@'");
+	else if (!lines.text)
+		alert_at(l->findings, where(s), l->key, "\"%s\" cannot be read: %s", path, why);
+	else if (!readable)
+		alert_at(l->findings, at, l->key, "this file holds bytes 0x00: a list of lines is expected, in UTF-8");
+	for (char *text; readable && !e->full && (text = lines_next(&lines));)
+		add_entry(e, (struct entry){ text, { at.file, lines.line }, index });
+	if (!readable)
+		add_entry(e, (struct entry){ NULL, where(s), index }); /* not the same as an empty one */
+	free(path);
+}
+
+static void add_entries(struct load *l, const struct row *row, struct entries *e, const config_setting_t *s, int index)
+{
+	char *text = scalar_text(l, row, s);
+
+	if (row->list == LIST_NONE || !text || text[0] != '@') {
+		add_entry(e, (struct entry){ text, where(s), index });
+		return;
+	}
+	add_file_entries(l, e, text + 1, s, index);
+	free(text);
+}
+
+static void set_entries(struct load *l, const struct row *row, const struct entries *e, char *v)
+{
+	for (size_t i = 0; i < e->n; i++) {
+		size_t up = e->v[i].index >= 0 ? key_down(l, NULL, e->v[i].index) : strlen(l->key);
+		if (e->v[i].text)
+			set_value(l, row, e->v[i].text, e->v[i].at, v + i * value_size(row->kind));
+		key_back(l, up);
+		free(e->v[i].text);
+	}
 }
 
 static void load_many(struct load *l, const struct row *row, const config_setting_t *s, char *base)
 {
 	bool list = config_setting_is_array(s) || config_setting_is_list(s);
 	int n = list ? config_setting_length(s) : 1;
+	struct entries e = { 0 };
 
 	if (n == 0) {
 		alert_at(l->findings, where(s), l->key, "the list is empty");
 		return;
 	}
 	if (n > MAX_VALUES) {
-		alert_at(l->findings, where(s), l->key, "%d values are too many: the maximum is %d", n, MAX_VALUES);
+		alert_at(l->findings, where(s), l->key, "%d values are too many: the maximum is %d%s", n, MAX_VALUES, row->list ? " (a file takes more: \"@FILE\")" : "");
 		return;
 	}
-	char *v = xcalloc((size_t)n, value_size(row->kind));
-	*(void **)(base + row->offset) = v;
-	*(size_t *)(base + row->count) = (size_t)n;
 	for (int i = 0; i < n; i++) {
 		size_t up = list ? key_down(l, NULL, i) : strlen(l->key);
-		load_scalar(l, row, list ? config_setting_get_elem(s, (unsigned)i) : s, v + (size_t)i * value_size(row->kind));
+		add_entries(l, row, &e, list ? config_setting_get_elem(s, (unsigned)i) : s, list ? i : -1);
 		key_back(l, up);
 	}
+	if (e.full)
+		alert_at(l->findings, where(s), l->key, "more than %d values are too many", MAX_ENTRIES);
+	if (e.n == 0 && row->list == LIST_FILLED)
+		alert_at(l->findings, where(s), l->key, "there is nothing in the list");
+	char *v = xcalloc(e.n + 1, value_size(row->kind));
+	*(void **)(base + row->offset) = v;
+	*(size_t *)(base + row->count) = e.n;
+	findings_mark(l->findings, base + row->offset, where(s), l->key);
+	set_entries(l, row, &e, v);
+	free(e.v);
 }
 
 static void load_default(const struct row *row, void *field)

@@ -5,6 +5,8 @@
 #include "mctunnel/base/addr.h"
 #include "mctunnel/base/bug.h"
 #include "mctunnel/base/mem.h"
+#include "mctunnel/base/netset.h"
+#include "mctunnel/base/pattern.h"
 #include "mctunnel/base/str.h"
 #include "mctunnel/conf/conf.h"
 #include "mctunnel/conf/expand.h"
@@ -366,6 +368,31 @@ static int parse_ports(const struct parse *p, void *field)
 	return 0;
 }
 
+/* A file's list has been replaced by its lines before, where there can be one. */
+static int parse_match(const struct parse *p, void *field)
+{
+	struct pattern *pattern;
+
+	if (p->text[0] == '@')
+		return refuse(p, "\"%.80s\": a file's list cannot stand here (a text that begins with '@' is written \"~^@...\")", p->text);
+	if (check_length(p) < 0)
+		return -1;
+	pattern = pattern_new(p->text, false, p->err, p->errsize);
+	if (!pattern)
+		return -1;
+	pattern_free(pattern);
+	return parse_text(p, field);
+}
+
+static int parse_net(const struct parse *p, void *field)
+{
+	struct netset *s = netset_new();
+	int rc = netset_add(s, p->text, 0, p->err, p->errsize);
+
+	netset_free(s);
+	return rc < 0 ? -1 : parse_text(p, field);
+}
+
 static int parse_statuses(const struct parse *p, void *field)
 {
 	if (check_range(p, 599, "a status (\"200\") or a range of them (\"200-399\")") < 0)
@@ -447,8 +474,8 @@ static const struct kind_row {
 	[KIND_BIND] = { "ADDRESS", "an address such as \"*:8080\"", false, sizeof(struct endpoint), parse_endpoint, fini_endpoint },
 	[KIND_DIAL] = { "ADDRESS", "an address such as \"127.0.0.1:80\"", false, sizeof(struct endpoint), parse_endpoint, fini_endpoint },
 	[KIND_BOOL] = { "BOOLEAN", "true or false", false, sizeof(bool), parse_bool, NULL },
-	[KIND_MATCH] = { "MATCH", "a text, a glob, \"~PCRE2\" or \"@FILE\" in quotes", false, sizeof(char *), parse_text, fini_text },
-	[KIND_NET] = { "NETWORK", "an address or network such as \"192.0.2.0/24\"", false, sizeof(char *), parse_text, fini_text },
+	[KIND_MATCH] = { "MATCH", "a text, a glob, \"~PCRE2\" or \"@FILE\" in quotes", false, sizeof(char *), parse_match, fini_text },
+	[KIND_NET] = { "NETWORK", "an address or network such as \"192.0.2.0/24\"", false, sizeof(char *), parse_net, fini_text },
 	[KIND_PORTS] = { "PORTS", "a port or a range of ports in quotes", true, sizeof(char *), parse_ports, fini_text },
 	[KIND_STATUSES] = { "STATUSES", "a status or a range of them in quotes", true, sizeof(char *), parse_statuses, fini_text },
 	[KIND_TEMPLATE] = { "TEMPLATE", "a text in quotes", false, sizeof(char *), parse_text, fini_text },

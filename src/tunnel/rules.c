@@ -1,45 +1,26 @@
-/* The rules of a listener. Each rule is entered under one of its conditions: that whose values the fewest rules share, if they are texts or networks that can be
- * looked up; else it is scanned. A match looks up the client's names and address, and tests what it finds there, in each list from the top, up to the best rule so far.
- * Owns patterns, sets and lists; what a tunnel is, or whether it has agents, is not known here. */
+/* The rules of a listener. A client's names and address lead to few rules by the index (conf/rule_index.h); of these, and of those that must be scanned, the first one whose
+ * other conditions hold decides, and what its expressions have caught fills its templates. Owns patterns and sets; what a tunnel is, or whether it has agents, is
+ * not known here. */
 #include "mctunnel/tunnel/rules.h"
 
 #include "mctunnel/base/bug.h"
-#include "mctunnel/base/map.h"
+#include "mctunnel/base/choice.h"
 #include "mctunnel/base/mem.h"
 #include "mctunnel/base/netset.h"
 #include "mctunnel/base/pattern.h"
 #include "mctunnel/base/template.h"
-#include "mctunnel/base/textset.h"
 #include "mctunnel/conf/conf.h"
+#include "mctunnel/conf/rule_index.h"
 #include "mctunnel/tunnel/facts.h"
 
 #include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define FEW 4 /* literals that are compared one by one */
 #define NAME_MAX_LEN 63
 #define NO_RULE UINT32_MAX
 
-enum field { HOST, SNI, PATH, METHOD, ALPN, FIELDS };
-enum { KEY_SRC = FIELDS, KEYS, KEY_NONE = KEYS }; /* what a rule may be found by: a field, or src */
-
-static const struct {
-	size_t offset; /* of the values in struct conf_rule */
-	bool fold;
-} fields[FIELDS] = {
-	[HOST] = { offsetof(struct conf_rule, host), true },
-	[SNI] = { offsetof(struct conf_rule, sni), true },
-	[PATH] = { offsetof(struct conf_rule, path), false },
-	[METHOD] = { offsetof(struct conf_rule, method), false },
-	[ALPN] = { offsetof(struct conf_rule, alpn), false },
-};
-
-struct texts { /* the values of one condition: one must match */
-	struct pattern **v; /* owned; expressions come first, because they catch */
-	size_t n;
-	struct textset *set; /* owned; NULL: the rest is few */
-};
+_Static_assert(RULES_ROUTES >= RULE_ROUTES_MAX, "a verdict has room for all routes");
 
 struct ports {
 	uint32_t from, to;
@@ -52,38 +33,22 @@ struct header {
 
 struct rule {
 	const struct conf_rule *c;
-	unsigned key; /* the condition it is found by, which holds then */
+	unsigned key; /* the condition the index finds it by, which holds then */
 	struct netset *src; /* owned; NULL: no condition */
 	struct ports *ports; /* owned */
-	struct texts texts[FIELDS];
+	struct choice *texts[RULE_FIELD_COUNT]; /* owned; NULL: no condition */
 	struct header *headers; /* owned */
-};
-
-struct list { /* rules that share a value, ascending */
-	uint32_t *v; /* owned */
-	uint32_t n;
-	uint32_t id;
-	uint32_t sharers; /* rules that have it at all */
 };
 
 struct rules {
 	const struct conf_listener *l;
-	struct rule *v;
+	struct rule *v; /* owned */
 	size_t n;
-	struct list **lists; /* owned */
-	size_t lists_n;
-	struct textset *texts[FIELDS]; /* owned: ids of lists */
-	struct netset *src;               /* the same */
-	struct list scan;
+	struct rule_index *index; /* owned */
 	bool need_request;
 };
 
 /* Making them */
-
-static const struct conf_strings *values(const struct conf_rule *c, enum field f)
-{
-	return (const struct conf_strings *)((const char *)c + fields[f].offset);
-}
 
 static struct pattern *make_pattern(const char *text, bool fold)
 {
@@ -99,32 +64,6 @@ static void make_net(struct netset *s, const char *text, uint32_t value)
 	char err[256];
 
 	BUG_ON(netset_add(s, text, value, err, sizeof(err)) < 0);
-}
-
-static bool is_regex(const char *text)
-{
-	return text[0] == '~';
-}
-
-static void make_texts(struct texts *t, const struct conf_strings *from, bool fold)
-{
-	size_t simple = 0;
-
-	for (size_t i = 0; i < from->n; i++)
-		simple += textset_takes(from->v[i]);
-	if (simple > FEW)
-		t->set = textset_new(fold);
-	t->v = xcalloc(from->n + 1, sizeof(*t->v));
-	for (int regex = 1; regex >= 0; regex--) {
-		for (size_t i = 0; i < from->n; i++) {
-			if (is_regex(from->v[i]) != regex)
-				continue;
-			if (t->set && textset_takes(from->v[i]))
-				textset_add(t->set, from->v[i], 0);
-			else
-				t->v[t->n++] = make_pattern(from->v[i], fold);
-		}
-	}
 }
 
 static void make_ports(struct rule *r)
@@ -144,15 +83,17 @@ static void make_ports(struct rule *r)
 static void make_rule(struct rule *r, const struct conf_rule *c)
 {
 	r->c = c;
-	r->key = KEY_NONE;
 	if (c->src.n) {
 		r->src = netset_new();
 		for (size_t i = 0; i < c->src.n; i++)
 			make_net(r->src, c->src.v[i], 0);
 	}
 	make_ports(r);
-	for (size_t f = 0; f < FIELDS; f++)
-		make_texts(&r->texts[f], values(c, f), fields[f].fold);
+	for (unsigned f = 0; f < RULE_FIELD_COUNT; f++) {
+		const struct conf_strings *v = rule_values(c, f);
+		if (v->n)
+			r->texts[f] = choice_new(v->v, v->n, rule_folds(f));
+	}
 	r->headers = xcalloc(c->header_n + 1, sizeof(*r->headers));
 	for (size_t i = 0; i < c->header_n; i++) {
 		r->headers[i].name = c->header[i].name;
@@ -161,113 +102,10 @@ static void make_rule(struct rule *r, const struct conf_rule *c)
 	}
 }
 
-static void list_append(struct list *l, uint32_t rule)
-{
-	if (l->n && l->v[l->n - 1] == rule)
-		return; /* the same value twice */
-	if ((l->n & (l->n - 1)) == 0)
-		l->v = xrealloc(l->v, (l->n ? 2 * (size_t)l->n : 1) * sizeof(*l->v));
-	l->v[l->n++] = rule;
-}
-
-static const struct conf_strings *key_values(const struct conf_rule *c, unsigned k)
-{
-	return k == KEY_SRC ? &c->src : values(c, (enum field)k);
-}
-
-/* The list of a value; names holds them by condition and text. */
-static struct list *list_of(struct rules *r, struct map *names, unsigned k, const char *text)
-{
-	size_t len = strlen(text);
-	char *name = xmalloc(len + 1);
-
-	name[0] = (char)k;
-	for (size_t i = 0; i < len; i++)
-		name[i + 1] = (char)(k != KEY_SRC && fields[k].fold ? tolower((unsigned char)text[i]) : text[i]);
-	struct list *l = map_get(names, name, len + 1);
-	if (!l) {
-		l = xcalloc(1, sizeof(*l));
-		map_set(names, name, len + 1, l);
-		if ((r->lists_n & (r->lists_n - 1)) == 0)
-			r->lists = xrealloc(r->lists, (r->lists_n ? 2 * r->lists_n : 1) * sizeof(struct list *));
-		l->id = (uint32_t)r->lists_n;
-		r->lists[r->lists_n++] = l;
-	}
-	free(name);
-	return l;
-}
-
-static bool can_be_key(const struct conf_rule *c, unsigned k)
-{
-	const struct conf_strings *v = key_values(c, k);
-
-	for (size_t i = 0; i < v->n; i++) {
-		if (k != KEY_SRC && !textset_takes(v->v[i]))
-			return false;
-	}
-	return v->n > 0;
-}
-
-static void count_values(struct rules *r, struct map *names, const struct conf_rule *c)
-{
-	for (unsigned k = 0; k < KEYS; k++) {
-		for (size_t i = 0; can_be_key(c, k) && i < key_values(c, k)->n; i++)
-			list_of(r, names, k, key_values(c, k)->v[i])->sharers++;
-	}
-}
-
-/* How many rules a client that has one of the values must be compared with, at worst; twice, that half of it says whether names are whole. */
-static uint64_t key_cost(struct rules *r, struct map *names, const struct conf_rule *c, unsigned k)
-{
-	const struct conf_strings *v = key_values(c, k);
-	uint64_t cost = 0;
-
-	for (size_t i = 0; i < v->n; i++) {
-		uint64_t n = 2 * (uint64_t)list_of(r, names, k, v->v[i])->sharers + (k == KEY_SRC || strchr(v->v[i], '*'));
-		cost = n > cost ? n : cost;
-	}
-	return cost;
-}
-
-static unsigned choose_key(struct rules *r, struct map *names, const struct conf_rule *c)
-{
-	unsigned best = KEY_NONE;
-	uint64_t least = UINT64_MAX;
-
-	for (unsigned k = 0; k < KEYS; k++) {
-		uint64_t cost = can_be_key(c, k) ? key_cost(r, names, c, k) : UINT64_MAX;
-		if (cost >= least)
-			continue;
-		least = cost;
-		best = k;
-	}
-	return best;
-}
-
-static void enter(struct rules *r, struct map *names, uint32_t number)
-{
-	struct rule *rule = &r->v[number];
-	unsigned k = rule->key = choose_key(r, names, rule->c);
-
-	if (k == KEY_NONE) {
-		list_append(&r->scan, number);
-		return;
-	}
-	const struct conf_strings *v = key_values(rule->c, k);
-	for (size_t i = 0; i < v->n; i++) {
-		struct list *l = list_of(r, names, k, v->v[i]);
-		if (l->n == 0 && k == KEY_SRC)
-			make_net(r->src, v->v[i], l->id);
-		else if (l->n == 0)
-			textset_add(r->texts[k], v->v[i], l->id);
-		list_append(l, number);
-	}
-}
-
 static bool needs_request(const struct conf_rule *c)
 {
-	for (size_t f = 0; f < FIELDS; f++) {
-		if (values(c, f)->n)
+	for (unsigned f = 0; f < RULE_FIELD_COUNT; f++) {
+		if (rule_values(c, f)->n)
 			return true;
 	}
 	return c->header_n > 0;
@@ -276,22 +114,16 @@ static bool needs_request(const struct conf_rule *c)
 struct rules *rules_new(const struct conf_listener *l)
 {
 	struct rules *r = xcalloc(1, sizeof(*r));
-	struct map *names = map_new();
 
 	r->l = l;
 	r->n = l->rules_n;
 	r->v = xcalloc(r->n + 1, sizeof(*r->v));
-	r->src = netset_new();
-	for (unsigned k = 0; k < FIELDS; k++)
-		r->texts[k] = textset_new(fields[k].fold);
+	r->index = rule_index_new(l->rules, l->rules_n);
 	for (size_t i = 0; i < r->n; i++) {
 		make_rule(&r->v[i], &l->rules[i]);
-		count_values(r, names, &l->rules[i]);
+		r->v[i].key = rule_index_key(r->index, i);
 		r->need_request |= needs_request(&l->rules[i]);
 	}
-	for (size_t i = 0; i < r->n; i++)
-		enter(r, names, (uint32_t)i);
-	map_free(names);
 	return r;
 }
 
@@ -299,12 +131,8 @@ static void rule_fini(struct rule *r)
 {
 	netset_free(r->src);
 	free(r->ports);
-	for (size_t f = 0; f < FIELDS; f++) {
-		for (size_t i = 0; i < r->texts[f].n; i++)
-			pattern_free(r->texts[f].v[i]);
-		free(r->texts[f].v);
-		textset_free(r->texts[f].set);
-	}
+	for (unsigned f = 0; f < RULE_FIELD_COUNT; f++)
+		choice_free(r->texts[f]);
 	for (size_t i = 0; i < r->c->header_n; i++)
 		pattern_free(r->headers[i].value);
 	free(r->headers);
@@ -316,15 +144,7 @@ void rules_free(struct rules *r)
 		return;
 	for (size_t i = 0; i < r->n; i++)
 		rule_fini(&r->v[i]);
-	for (size_t i = 0; i < r->lists_n; i++) {
-		free(r->lists[i]->v);
-		free(r->lists[i]);
-	}
-	for (unsigned k = 0; k < FIELDS; k++)
-		textset_free(r->texts[k]);
-	netset_free(r->src);
-	free(r->lists);
-	free(r->scan.v);
+	rule_index_free(r->index);
 	free(r->v);
 	free(r);
 }
@@ -344,7 +164,7 @@ struct text {
 struct search {
 	const struct rules *r;
 	const struct facts *f;
-	struct text texts[FIELDS]; /* not ALPN, of which there are several */
+	struct text texts[RULE_FIELD_COUNT]; /* not of alpn, of which there are several */
 	uint32_t best;
 	struct captures caught[2];
 	int good; /* those of the best rule */
@@ -355,22 +175,10 @@ static struct text text_of(const char *s)
 	return (struct text){ s, s ? strlen(s) : 0 };
 }
 
-static bool match_texts(const struct texts *t, const struct text *s, struct captures *c)
-{
-	if (!s->at)
-		return false;
-	for (size_t i = 0; i < t->n; i++) {
-		if (pattern_match(t->v[i], s->at, s->len, c))
-			return true;
-	}
-	return t->set && textset_has(t->set, s->at, s->len);
-}
-
-static bool match_alpn(const struct texts *t, const struct facts *f, struct captures *c)
+static bool match_alpn(const struct choice *t, const struct facts *f, struct captures *c)
 {
 	for (size_t i = 0; i < f->alpn_n; i++) {
-		struct text s = text_of(f->alpn[i]);
-		if (match_texts(t, &s, c))
+		if (choice_match(t, f->alpn[i], strlen(f->alpn[i]), c))
 			return true;
 	}
 	return false;
@@ -401,13 +209,14 @@ static bool holds(const struct search *s, const struct rule *r, struct captures 
 {
 	if (!match_ports(r, s->f->dst_port))
 		return false;
-	if (r->src && r->key != KEY_SRC && !netset_has(r->src, &s->f->src))
+	if (r->src && r->key != RULE_KEY_SRC && !netset_has(r->src, &s->f->src))
 		return false;
-	for (size_t f = 0; f < ALPN; f++) {
-		if (values(r->c, f)->n && r->key != f && !match_texts(&r->texts[f], &s->texts[f], c))
+	for (unsigned f = 0; f < RULE_alpn; f++) {
+		const struct text *t = &s->texts[f];
+		if (r->texts[f] && r->key != f && !(t->at && choice_match(r->texts[f], t->at, t->len, c)))
 			return false;
 	}
-	if (r->c->alpn.n && r->key != ALPN && !match_alpn(&r->texts[ALPN], s->f, c))
+	if (r->texts[RULE_alpn] && r->key != RULE_alpn && !match_alpn(r->texts[RULE_alpn], s->f, c))
 		return false;
 	for (size_t i = 0; i < r->c->header_n; i++) {
 		if (!match_header(&r->headers[i], s->f, c))
@@ -416,8 +225,11 @@ static bool holds(const struct search *s, const struct rule *r, struct captures 
 	return true;
 }
 
-static void try_list(struct search *s, const struct list *l)
+/* Ascending: what comes behind the best one so far need not be looked at. */
+static bool try_rules(void *arg, const struct rule_numbers *l)
 {
+	struct search *s = arg;
+
 	for (size_t i = 0; i < l->n && l->v[i] < s->best; i++) {
 		struct captures *c = &s->caught[!s->good];
 
@@ -426,29 +238,24 @@ static void try_list(struct search *s, const struct list *l)
 			continue;
 		s->best = l->v[i];
 		s->good = !s->good;
-		return;
+		break;
 	}
-}
-
-static bool visit(void *arg, uint32_t list)
-{
-	struct search *s = arg;
-
-	try_list(s, s->r->lists[list]);
 	return s->best > 0;
 }
 
 static void find(struct search *s)
 {
-	for (unsigned f = 0; f < ALPN && s->best > 0; f++) {
+	const struct rule_index *x = s->r->index;
+
+	for (unsigned f = 0; f < RULE_alpn && s->best > 0; f++) {
 		if (s->texts[f].at)
-			textset_each(s->r->texts[f], s->texts[f].at, s->texts[f].len, visit, s);
+			rule_index_text(x, f, s->texts[f].at, s->texts[f].len, try_rules, s);
 	}
 	for (size_t i = 0; i < s->f->alpn_n && s->best > 0; i++)
-		textset_each(s->r->texts[ALPN], s->f->alpn[i], strlen(s->f->alpn[i]), visit, s);
+		rule_index_text(x, RULE_alpn, s->f->alpn[i], strlen(s->f->alpn[i]), try_rules, s);
 	if (s->best > 0)
-		netset_each(s->r->src, &s->f->src, visit, s);
-	try_list(s, &s->r->scan);
+		rule_index_src(x, &s->f->src, try_rules, s);
+	try_rules(s, rule_index_rest(x));
 }
 
 /* Filling in what they have caught */
@@ -674,10 +481,10 @@ void rules_match(const struct rules *r, const struct facts *f, struct verdict *o
 	s.f = f;
 	s.best = NO_RULE;
 	s.good = 0;
-	s.texts[HOST] = text_of(f->host);
-	s.texts[SNI] = text_of(f->sni);
-	s.texts[PATH] = text_of(f->path);
-	s.texts[METHOD] = text_of(f->method);
+	s.texts[RULE_host] = text_of(f->host);
+	s.texts[RULE_sni] = text_of(f->sni);
+	s.texts[RULE_path] = text_of(f->path);
+	s.texts[RULE_method] = text_of(f->method);
 	clear(out);
 	find(&s);
 	if (s.best != NO_RULE) {

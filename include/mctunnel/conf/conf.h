@@ -136,6 +136,7 @@ struct conf_rule { /* conditions are ANDed, several values of one are ORed; one 
 	char *rewrite;             /* NULL, or the new path, may hold "${capture}"; the query stays */
 	char *redirect;            /* NULL, or the new location, may hold "${capture}", "${host}", "${path}" (with the query) */
 	uint32_t status;           /* of a redirect (default 302) or a deny (default 403); 0: the default */
+	bool never;                /* the file of a condition is empty: it never applies */
 };
 
 enum tls_verify { VERIFY_NONE, VERIFY_OPTIONAL, VERIFY_REQUIRED };

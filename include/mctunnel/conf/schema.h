@@ -21,7 +21,7 @@ enum kind {
 	KIND_BIND,   /* struct endpoint */
 	KIND_DIAL,   /* struct endpoint */
 	KIND_BOOL,   /* bool; true or false, or "yes" and the like */
-	KIND_MATCH,  /* char *: a literal text, a glob or "~PCRE2", or "@FILE": a list of such (KIND_MATCH and both below: replaced by its lines) */
+	KIND_MATCH,  /* char *: a literal text, a glob or "~PCRE2" */
 	KIND_NET,    /* char *: an address or network */
 	KIND_PORTS,  /* char *: "443" or "8000-8099" */
 	KIND_STATUSES, /* char *: "200" or "200-399" */
@@ -30,6 +30,12 @@ enum kind {
 	KIND_PROXY,  /* struct endpoint, and the user and password (char *) at row.count */
 	KIND_GROUP,  /* another section, in place */
 	KIND_LIST,   /* an array of sections, its length at row.count */
+};
+
+enum list_use { /* of a row with many: may one be "@FILE", which stands for the lines of the file? */
+	LIST_NONE,
+	LIST_FILLED, /* it must hold something */
+	LIST_ANY,    /* it may be empty: then the field's array is there, its length 0 */
 };
 
 struct word { /* one of an enum's names; ends with a NULL name */
@@ -44,6 +50,7 @@ struct row {
 	const char *name;
 	enum kind kind;
 	bool many;      /* an array of such values, its length (size_t) at count; a single one may be given bare */
+	enum list_use list;
 	bool required;
 	bool restart;   /* a reload does not change it */
 	bool later;     /* known, but not available in this version */

@@ -3,6 +3,7 @@
 #include "mctunnel/base/netset.h"
 #include "mctunnel/base/pattern.h"
 #include "mctunnel/conf/conf.h"
+#include "mctunnel/conf/cover.h"
 #include "mctunnel/tunnel/facts.h"
 #include "mctunnel/tunnel/rules.h"
 
@@ -516,6 +517,17 @@ static int naive(const struct facts *f)
 	return -1;
 }
 
+static bool covered[64];
+static size_t covered_n;
+
+static void on_covered(void *arg, size_t rule, size_t by)
+{
+	assert_true(by < rule && rule < l.rules_n);
+	covered[rule] = true;
+	covered_n++;
+}
+
+/* And rules of which it was said that they are never reached are not. */
 static void the_index_agrees_with_a_list(void **state)
 {
 	unsigned matched = 0, asked = 0;
@@ -527,6 +539,8 @@ static void the_index_agrees_with_a_list(void **state)
 		for (unsigned n = 1 + draw(30); n > 0; n--)
 			random_rule();
 		r = rules_new(&l);
+		memset(covered, 0, sizeof(covered));
+		cover_find(l.rules, l.rules_n, on_covered, NULL);
 		for (int k = 0; k < 60; k++) {
 			const char *fields[] = { "x-tenant", ONE_OF(methods), NULL };
 			struct facts f = { .src = ip(ONE_OF(sources)), .dst_port = draw(2) ? 80 : 443, .header = field, .header_arg = draw(2) ? (const void *)fields : fields + 2 };
@@ -547,6 +561,7 @@ static void the_index_agrees_with_a_list(void **state)
 				assert_null(v.rule);
 			else
 				assert_ptr_equal(v.rule, &l.rules[expected]);
+			assert_false(v.rule && covered[v.index]);
 			matched += expected >= 0;
 			asked++;
 		}
@@ -555,6 +570,7 @@ static void the_index_agrees_with_a_list(void **state)
 	while (made_n)
 		pattern_free(made[--made_n].p);
 	assert_true(matched > asked / 4 && matched < asked);
+	assert_true(covered_n > 100);
 }
 
 /* What a match costs */
