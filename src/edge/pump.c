@@ -225,12 +225,19 @@ static bool reset_unread(const struct pump *p)
 	return (p->in_ended || p->stalled) && p->c->hup && sock_error(conn_fd(p->c)) != 0;
 }
 
+/* Over TLS the last bytes may still be here when the session has none any more: the conn is not closed before the kernel has them. What keeps them from going
+ * there for too long is a half-closed session like any other. */
+static bool all_done(const struct pump *p)
+{
+	return p->in_ended && p->out_ended && conn_unsent(p->c) == 0 && p->c->error == 0;
+}
+
 static void settle(struct pump *p)
 {
-	if (p->in_ended && p->out_ended) {
+	if (all_done(p)) {
 		session_release(p->s);
 		finish(p, REASON_DONE);
-	} else if (reset_unread(p)) {
+	} else if (p->c->error || reset_unread(p)) {
 		give_up(p, p->o.local_reset);
 	}
 }

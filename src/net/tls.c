@@ -465,8 +465,10 @@ static void flush_unsent(struct tls_conn *t)
 		if (n > 0)
 			bufq_drop(&t->unsent, (size_t)n);
 	}
-	if (t->send_error)
+	if (t->send_error) {
 		bufq_clear(&t->unsent);
+		t->c.error = t->c.error ? t->c.error : t->send_error;
+	}
 	if (had)
 		end_sending(t);
 }

@@ -34,7 +34,7 @@ struct conn {
 	bool readable, writable;              /* may be tried */
 	bool hup;                             /* the peer is gone both ways: read what is left, then CONN_FAILED or 0 */
 	bool peer_shut;                       /* the peer ended its direction (data may be left) */
-	int error;                            /* errno of CONN_FAILED; ETIMEDOUT, ECONNRESET, EPROTO (TLS), ... */
+	int error;                            /* errno of CONN_FAILED; ETIMEDOUT, ECONNRESET, EPROTO (TLS), ...; set as well when unsent bytes were lost */
 };
 
 /* Takes over a connected (or connecting) socket. NULL when memory or the loop refuses (errno); fd is then still the caller's. */

@@ -340,6 +340,89 @@ static void a_full_socket_holds_the_session_back(void **state)
 	close(t.peer);
 }
 
+/* A conn that keeps bytes to itself for a while, as TLS does. */
+static struct {
+	struct conn_ops ops;
+	const struct conn_ops *plain;
+	size_t unsent;
+	int closes, orderly;
+} lazy;
+
+static size_t lazy_unsent(const struct conn *c)
+{
+	return lazy.unsent;
+}
+
+static void lazy_close(struct conn *c, bool orderly)
+{
+	assert_true(lazy.unsent == 0 || !orderly);
+	lazy.closes++;
+	lazy.orderly += orderly;
+	c->ops = lazy.plain;
+	c->ops->close(c, orderly);
+}
+
+static void begin_lazily(uint32_t half_closed_ms)
+{
+	begin(0, half_closed_ms);
+	memset(&lazy, 0, sizeof(lazy));
+	lazy.plain = t.p->c->ops;
+	lazy.ops = *lazy.plain;
+	lazy.ops.unsent = lazy_unsent;
+	lazy.ops.close = lazy_close;
+	t.p->c->ops = &lazy.ops;
+	lazy.unsent = 1;
+	shutdown(t.peer, SHUT_WR);
+	turns(2);
+	say("last");
+	t.s.down_fin = true;
+	pump_session_events.on_readable(t.p);
+	turns(3);
+	assert_false(t.done);
+	assert_false(t.s.released);
+}
+
+static void unsent_bytes_are_waited_for(void **state)
+{
+	int end;
+
+	begin_lazily(0);
+	lazy.unsent = 0;
+	t.p->c->on_event(t.p->c);
+	assert_true(t.done);
+	assert_int_equal(t.why, REASON_DONE);
+	assert_true(t.s.released);
+	assert_int_equal(lazy.orderly, 1);
+	assert_int_equal(peer_reads(&end), 4);
+	assert_int_equal(end, 0);
+	close(t.peer);
+	turns(1);
+}
+
+static void unsent_bytes_that_are_lost_are_a_reset(void **state)
+{
+	begin_lazily(0);
+	lazy.unsent = 0; /* thrown away */
+	t.p->c->error = ECONNRESET;
+	t.p->c->on_event(t.p->c);
+	assert_true(t.done);
+	assert_int_equal(t.why, REASON_CLIENT_RESET);
+	assert_true(t.s.aborted);
+	assert_int_equal(lazy.closes - lazy.orderly, 1);
+	close(t.peer);
+	turns(1);
+}
+
+static void unsent_bytes_are_not_waited_for_for_ever(void **state)
+{
+	begin_lazily(30);
+	wait_done();
+	assert_int_equal(t.why, REASON_HALF_CLOSED);
+	assert_int_equal(lazy.closes - lazy.orderly, 1);
+	close(t.peer);
+	turns(1);
+}
+
 static void a_full_session_holds_the_socket_back(void **state)
 {
 	static char bytes[5000];
@@ -450,6 +533,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(the_end_of_the_session_resets_the_peer, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_refusal_may_be_reopened, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_full_socket_holds_the_session_back, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(unsent_bytes_are_waited_for, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(unsent_bytes_that_are_lost_are_a_reset, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(unsent_bytes_are_not_waited_for_for_ever, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_full_session_holds_the_socket_back, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_reset_is_not_held_up_by_a_full_session, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(bytes_wait_for_the_target, set_up, tear_down),
