@@ -54,9 +54,13 @@ def ask(program, command):
             text += data
 
 
+def services(program):
+    return json.loads(ask(program, "show services json"))
+
+
 def service(program, name="x", agent=None):
     """The row of `show services`, None when there is none."""
-    for row in json.loads(ask(program, "show services json")):
+    for row in services(program):
         if row["service"] == name and agent in (None, row["agent"]):
             return row
     return None
@@ -96,7 +100,7 @@ class Target:
         elif os.path.exists(self.address):
             os.unlink(self.address)
         s.bind(self.address)
-        s.listen(128)
+        s.listen(1024)
         self.listener = s
         threading.Thread(target=self._accept, args=(s,), daemon=True).start()
 

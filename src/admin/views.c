@@ -311,6 +311,14 @@ static void check_cell(struct answer *a, const char *status, uint32_t code)
 	answer_str(a, status[0] ? text : NULL);
 }
 
+/* How long it has been as it is. The time of another thread may be a little ahead of ours. */
+static uint64_t age_of(const struct advert *v, const struct hello_service *s)
+{
+	uint64_t now = clock_ms() + s->since_ms;
+
+	return now > v->heard_ms ? now - v->heard_ms : 0;
+}
+
 static void offered_row(struct answer *a, const struct advert *v, const struct hello_service *s)
 {
 	char path[2 * HELLO_NAME_MAX], weight[2 * HELLO_NAME_MAX];
@@ -329,7 +337,7 @@ static void offered_row(struct answer *a, const struct advert *v, const struct h
 	answer_str(a, NULL);
 	check_cell(a, s->status, s->code);
 	if (s->status[0])
-		answer_age(a, clock_ms() - v->heard_ms + s->since_ms);
+		answer_age(a, age_of(v, s));
 	else
 		answer_str(a, NULL);
 	answer_str(a, NULL);

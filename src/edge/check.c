@@ -263,21 +263,35 @@ static bool note(struct ward *w, const struct probe_result *r, enum standing_cha
 	return *log || other;
 }
 
-static void condemn(struct watcher *v, const struct probe_result *r)
-{
-	enum standing_change change;
-	bool log;
+/* ---- watchers ---- */
 
-	lock();
-	change = standing_up(&v->ward->standing) ? standing_condemn(&v->ward->standing, clock_ms()) : STANDING_SAME;
-	if (change == STANDING_FELL)
-		note(v->ward, r, change, &log);
-	unlock();
-	if (change == STANDING_FELL)
-		follow(v, change, r);
+/* The next check, more or less in step with all others. */
+static void plan(struct watcher *v, uint32_t pause)
+{
+	uint32_t slack = (uint32_t)((uint64_t)pause * v->s->check.jitter / 100);
+
+	timer_start(&v->next, pause - slack + rnd_below(2 * slack + 1));
 }
 
-/* ---- watchers ---- */
+/* Without a check; the next one is to bring it back. */
+static void condemn(struct watcher *v, const struct probe_result *r)
+{
+	struct standing *s = &v->ward->standing;
+	bool log, up;
+	uint32_t pause;
+
+	lock();
+	up = standing_up(s);
+	if (up)
+		note(v->ward, r, standing_condemn(s, clock_ms()), &log);
+	pause = standing_pause(s, &v->s->check);
+	unlock();
+	if (!up)
+		return;
+	follow(v, STANDING_FELL, r);
+	if (!v->probe)
+		plan(v, pause);
+}
 
 static void on_result(void *arg, const struct probe_result *r)
 {
@@ -286,7 +300,7 @@ static void on_result(void *arg, const struct probe_result *r)
 	struct watcher *v = arg;
 	struct ward *w = v->ward;
 	bool news, log;
-	uint32_t pause, slack;
+	uint32_t pause;
 
 	v->probe = NULL;
 	lock();
@@ -304,8 +318,7 @@ static void on_result(void *arg, const struct probe_result *r)
 		follow(v, change, r);
 	else if (news)
 		tell_all(w);
-	slack = (uint32_t)((uint64_t)pause * v->s->check.jitter / 100);
-	timer_start(&v->next, pause - slack + rnd_below(2 * slack + 1));
+	plan(v, pause);
 }
 
 /* What the configuration says now. */
@@ -474,14 +487,17 @@ void check_fini(void)
 	unlock();
 }
 
+/* The time of another thread may be a little ahead of ours. */
 static void view(const struct ward *w, struct check_view *out)
 {
+	uint64_t now = clock_ms(), since = w->standing.since_ms;
+
 	*out = (struct check_view){ .up = standing_up(&w->standing),
 				    .why = w->why,
 				    .last = w->last,
-				    .since_ms = w->standing.since_ms,
+				    .since_ms = since < now ? since : now,
 				    .last_ms = w->last_ms,
-				    .weight = standing_weight(&w->standing, &w->s->check, w->s->weight, clock_ms()),
+				    .weight = standing_weight(&w->standing, &w->s->check, w->s->weight, now),
 				    .checks = w->checks,
 				    .failed = w->failed,
 				    .falls = w->falls };

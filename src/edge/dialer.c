@@ -54,7 +54,7 @@ struct account { /* of a hub, by the address as written; the same on all threads
 
 /* Of the process. */
 static struct {
-	pthread_mutex_t lock; /* for all but links */
+	pthread_mutex_t lock; /* for all but links; check.c's is taken inside it */
 	unsigned users;
 	struct list accounts; /* owned: of each hub, while some thread knows it */
 	unsigned first;       /* of the next account */
@@ -719,38 +719,37 @@ static void forget_checks(struct agent_hello *h)
 		h->services[i].status[0] = '\0';
 }
 
-/* The number is drawn first: whatever changes from then on is in a frame with a greater one. */
-static uint64_t next_serial(void)
+/* Numbered while they are read: of two frames, the one with the greater number knows more. */
+static void describe_services(struct agent_hello *h)
 {
-	uint64_t serial;
-
 	pthread_mutex_lock(&all.lock);
-	serial = ++all.serial;
+	h->serial = ++all.serial;
+	for (size_t i = 0; i < h->services_n; i++) {
+		const struct conf_service *conf = &here.conf->agent.services[i];
+		struct hello_service *s = &h->services[i];
+		struct check_view v;
+
+		str_copy(s->name, sizeof(s->name), conf->name);
+		s->weight = (uint16_t)conf->weight;
+		s->maxconn = conf->maxconn;
+		s->up = true;
+		if (check_view(s->name, &v))
+			describe_check(s, &v);
+	}
 	pthread_mutex_unlock(&all.lock);
-	return serial;
 }
 
 static void build_hello(void)
 {
 	const struct conf_agent *a = &here.conf->agent;
-	struct agent_hello h = { .protocol = HELLO_PROTOCOL, .draining = here.draining, .serial = next_serial(), .services_n = a->services_n };
+	struct agent_hello h = { .protocol = HELLO_PROTOCOL, .draining = here.draining, .services_n = a->services_n };
 
 	h.services = xcalloc(a->services_n, sizeof(*h.services));
 	str_copy(h.name, sizeof(h.name), a->name);
 	str_copy(h.tunnel, sizeof(h.tunnel), a->tunnel);
 	str_copy(h.version, sizeof(h.version), MCTUNNEL_VERSION);
 	memcpy(h.instance, here.instance, sizeof(h.instance));
-	for (size_t i = 0; i < a->services_n; i++) {
-		struct hello_service *s = &h.services[i];
-		struct check_view v;
-
-		str_copy(s->name, sizeof(s->name), a->services[i].name);
-		s->weight = (uint16_t)a->services[i].weight;
-		s->maxconn = a->services[i].maxconn;
-		s->up = true;
-		if (check_view(s->name, &v))
-			describe_check(s, &v);
-	}
+	describe_services(&h);
 	free(here.hello);
 	here.hello = hello_agent_build(&h, &here.hello_len);
 	if (here.hello && here.hello_len > HELLO_SIZE_MAX) {

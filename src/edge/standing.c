@@ -109,7 +109,7 @@ uint32_t standing_pause(const struct standing *s, const struct conf_check *c)
 /* Of STANDING_STEPS. */
 static uint64_t steps(const struct standing *s, const struct conf_check *c, uint64_t now_ms)
 {
-	uint64_t age = now_ms - s->risen_ms;
+	uint64_t age = now_ms > s->risen_ms ? now_ms - s->risen_ms : 0; /* each thread has a time of its own */
 
 	return !s->risen_ms || age >= c->slowstart ? STANDING_STEPS : 1 + age * (STANDING_STEPS - 1) / c->slowstart;
 }
