@@ -357,6 +357,8 @@ static void describe(void *owner, struct session_about *about)
 	local_of(cl, &a);
 	about->client = addr_text(&cl->peer, peer, sizeof(peer));
 	about->local = addr_text(&a, local, sizeof(local));
+	about->sni = cl->known ? cl->known->sni : NULL;
+	about->alpn = cl->known && cl->known->alpn_n == 1 ? cl->known->alpn[0] : NULL;
 }
 
 /* One that has sent its request and its end is still served; one that broke the connection is not. */
@@ -1168,13 +1170,13 @@ uint32_t frontend_maxconn(void)
 
 /* Reload. */
 
-void frontend_prepare(struct conf *conf)
+void frontend_prepare(struct conf *conf, struct tls_site *const *sites)
 {
 	struct generation *old;
 
 	pthread_mutex_lock(&all.lock);
 	old = all.newest;
-	all.newest = generation_new(conf, old);
+	all.newest = generation_new(conf, sites, old);
 	pthread_mutex_unlock(&all.lock);
 	generation_put(old);
 	atomic_store(&all.maxconn, 0); /* what the admin socket said lasts until now */
@@ -1227,11 +1229,11 @@ void frontend_reload(const struct frontend_socket *sockets, size_t n)
 
 /* Init and end. */
 
-static void all_enter(struct conf *conf)
+static void all_enter(struct conf *conf, struct tls_site *const *sites)
 {
 	pthread_mutex_lock(&all.lock);
 	if (all.users++ == 0)
-		all.newest = generation_new(conf, NULL);
+		all.newest = generation_new(conf, sites, NULL);
 	front.gen = generation_get(all.newest);
 	pthread_mutex_unlock(&all.lock);
 }
@@ -1248,9 +1250,9 @@ static void all_leave(void)
 	pthread_mutex_unlock(&all.lock);
 }
 
-void frontend_init(struct conf *conf)
+void frontend_init(struct conf *conf, struct tls_site *const *sites)
 {
-	all_enter(conf);
+	all_enter(conf, sites);
 	list_init(&front.doors);
 	list_init(&front.clients);
 	timer_init(&front.breather, on_breather);

@@ -9,6 +9,7 @@
 #include "mctunnel/base/netset.h"
 #include "mctunnel/conf/conf.h"
 #include "mctunnel/edge/quota.h"
+#include "mctunnel/net/tls_site.h"
 #include "mctunnel/tunnel/rules.h"
 
 #include <stdlib.h>
@@ -104,7 +105,7 @@ static void fill_places(struct generation *g, const struct generation *old)
 	map_free(olds);
 }
 
-struct generation *generation_new(struct conf *conf, const struct generation *old)
+struct generation *generation_new(struct conf *conf, struct tls_site *const *sites, const struct generation *old)
 {
 	struct generation *g = xcalloc(1, sizeof(*g));
 
@@ -112,6 +113,8 @@ struct generation *generation_new(struct conf *conf, const struct generation *ol
 	g->conf = conf_get(conf);
 	fill_sites(g, old);
 	fill_places(g, old);
+	for (size_t i = 0; sites && i < conf->listeners_n; i++)
+		g->places[i].tls = sites[i] ? tls_site_get(sites[i]) : NULL;
 	return g;
 }
 
@@ -129,6 +132,7 @@ void generation_put(struct generation *g)
 		free(g->places[i].ways);
 		rules_free(g->places[i].rules);
 		netset_free(g->places[i].proxies);
+		tls_site_put(g->places[i].tls);
 		score_put(g->places[i].score);
 	}
 	for (size_t i = 0; i < g->conf->tunnels_n; i++)

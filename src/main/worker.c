@@ -400,7 +400,7 @@ static void change_over(void)
 	me.conf = me.now.conf;
 	c->listeners = regime_listeners(&me.now, &c->listeners_n);
 	c->hub_sockets = regime_hub_sockets(&me.now);
-	frontend_prepare(me.conf);
+	frontend_prepare(me.conf, me.now.sites);
 	check_prepare(me.conf);
 	target_prepare(me.conf);
 	change_here();
@@ -761,7 +761,7 @@ static void setup(int thread)
 	if (resolve_init(err, sizeof err) != 0)
 		log_warning("no names can be resolved: %s", err);
 	registry_init();
-	frontend_init(me.conf);
+	frontend_init(me.conf, me.now.sites);
 	if (me.conf->hub.set)
 		hub_init(me.conf, me.now.hub_tls, me.hub_instance, is_ready);
 	check_init(me.conf, &check_events);

@@ -10,6 +10,7 @@
 
 struct conf;
 struct conf_listener;
+struct tls_site;
 
 /* Each thread: start accepting on a listening socket of listener l (fd is shared by the threads and the master; never closed or shut down here but by frontend_close). */
 int frontend_open(struct conf *conf, const struct conf_listener *l, int fd) __attribute__((warn_unused_result));
@@ -28,7 +29,7 @@ struct frontend_socket {
 };
 
 /* Once, then frontend_reload() on every thread: counts are carried over by name; clients that have a session keep the configuration they came under. */
-void frontend_prepare(struct conf *conf);
+void frontend_prepare(struct conf *conf, struct tls_site *const *sites);
 /* Each thread: these sockets, sorted by fd, are accepted on from now on, and no others. Clients in the queue follow the new routes. */
 void frontend_reload(const struct frontend_socket *sockets, size_t n);
 
@@ -61,8 +62,8 @@ void frontend_enable(size_t listener, bool on);
 void frontend_set_maxconn(uint32_t n); /* instead of global.maxconn; any thread */
 uint32_t frontend_maxconn(void);
 
-/* Init / end of a thread. */
-void frontend_init(struct conf *conf);
+/* Init / end of a thread. sites: one for each listener, NULL where TLS does not end; NULL: nowhere. References are taken. */
+void frontend_init(struct conf *conf, struct tls_site *const *sites);
 void frontend_fini(void);
 
 #endif

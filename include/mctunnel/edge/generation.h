@@ -60,8 +60,8 @@ struct generation {
 	struct map *by_name;  /* owned: struct site by the tunnel's name */
 };
 
-/* With the counts of old (NULL: from nothing). */
-struct generation *generation_new(struct conf *conf, const struct generation *old);
+/* With the counts of old (NULL: from nothing). sites: one for each listener, NULL where TLS does not end; NULL: nowhere. References are taken. */
+struct generation *generation_new(struct conf *conf, struct tls_site *const *sites, const struct generation *old);
 struct generation *generation_get(struct generation *g);
 void generation_put(struct generation *g); /* NULL is allowed */
 

@@ -292,7 +292,7 @@ static int set_up(void **state)
 	}
 	t.fd = listen_here();
 	loop_init();
-	frontend_init(&t.conf);
+	frontend_init(&t.conf, NULL);
 	assert_int_equal(frontend_open(&t.conf, &t.listener, t.fd), 0);
 	return 0;
 }
