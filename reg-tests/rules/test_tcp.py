@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Rules of a listener of mode tcp: by source and port; deny and reject are a RST; who waits in the queue follows new rules."""
+"""Rules of a listener of mode tcp: by source and port; deny and reject are a RST; a list from a file follows a reload, and so does who waits in the queue."""
 import os
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "lib"))
@@ -58,6 +58,18 @@ def test_no_rule_but_a_route(run):
 def test_routes_in_order(run):
     hub = world(run, [{"route": ["site-a/gone", "site-a/b"]}])
     equal(tcp.ask_name(hub.listen["in"]), "b", "served by the second route")
+
+
+def test_list_from_a_file_is_read_again(run):
+    path = run.path("guests.lst")
+    with open(path, "w") as f:
+        f.write("# nobody from here\n192.0.2.0/24\n")
+    hub = world(run, [{"src": "@" + path, "route": "site-a/a"}, {"route": "site-a/b"}])
+    equal(tcp.ask_name(hub.listen["in"]), "b", "before")
+    with open(path, "a") as f:
+        f.write("127.0.0.0/8  # now we are\n")
+    reload(hub, lambda c: None)
+    equal(tcp.ask_name(hub.listen["in"]), "a", "after the reload")
 
 
 def test_the_queue_follows_new_rules(run):

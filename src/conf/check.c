@@ -250,7 +250,7 @@ static void check_listeners(struct check *k)
 	for (size_t i = 0; i < k->conf->listeners_n; i++) {
 		struct conf_listener *l = &k->conf->listeners[i];
 		check_unique(k, names, &l->name, l);
-		if (l->name && l->route_n == 0 && l->rules_n == 0)
+		if (l->name && l->route_n == 0 && l->rules_n == 0 && !l->policy && l->mode != MODE_CONNECT)
 			alert_on(k->findings, &l->at, NULL, "neither 'route' nor 'rules': there is no way for clients");
 		if (l->route_n > RULE_ROUTES_MAX)
 			alert_on(k->findings, &l->route, NULL, "%zu routes are too many: the maximum is %d", l->route_n, RULE_ROUTES_MAX);
