@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """The Pods of etc/kubernetes run, as kubelet runs them: read-only root, user 65532, no rights, process 1 of their namespace.
 A client reaches a site through them; configuration is reloaded, the worker crashes, the Pod is deleted."""
+import contextlib
+import http.client
 import os
 import signal
 import subprocess
@@ -18,7 +20,7 @@ import tcp
 from harness import check, equal, say
 
 HOME = "10.99.0.1"  # of the hub and of the site's targets
-PROGRAMS = {"/usr/sbin/mctunnel": scene.release_binary(), "/usr/bin/mctunnelctl": os.path.join(harness.TOP, "mctunnelctl")}
+PROGRAMS = {"/usr/sbin/mctunnel": scene.release_binary(), "/usr/bin/mctunnelctl": os.path.join(os.path.dirname(scene.release_binary()), "mctunnelctl")}
 
 
 def secrets(run):
@@ -59,10 +61,22 @@ def has_no_rights(p):
         equal((int(s["CapEff"], 16), int(s["CapBnd"], 16), s["NoNewPrivs"]), (0, 0, "1"), "rights")
 
 
+def web(s):
+    """A site's web server: answers with the path it was asked for."""
+    head = b""
+    while b"\r\n\r\n" not in head:
+        data = s.recv(4096)
+        if not data:
+            return
+        head += data
+    path = head.split(b" ")[1]
+    s.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(path), path))
+
+
 def pair(run, edit=None):
     """(hub, agent), ready."""
-    for port in (80, 443):
-        tcp.Server(run, tcp.echo, (HOME, port))
+    tcp.Server(run, web, (HOME, 80))
+    tcp.Server(run, tcp.echo, (HOME, 443))
     files = secrets(run)
     h = hub(run, files, edit)
     took = h.wait_ready()
@@ -73,9 +87,14 @@ def pair(run, edit=None):
     return h, a
 
 
-def serve(p, service="mctunnel-hub"):
-    for port in (80, 6443):
-        tcp.ask(p.serves(service, port), b"through the Service's port %d\n" % port)
+def serve(p):
+    """As clients outside use it: by the ports of the Service."""
+    tcp.ask(p.serves("mctunnel-hub", 6443), b"through the Service's port 6443\n")
+    for path, code, text in (("/site-a/api/v1/pods?x=1", 200, "/api/v1/pods?x=1"), ("/site-b/", 404, None), ("/", 404, None)):
+        with contextlib.closing(http.client.HTTPConnection(*p.serves("mctunnel-hub", 80), timeout=harness.PATIENCE)) as c:
+            c.request("GET", path)
+            answer = c.getresponse()
+            equal((answer.status, answer.read().decode() if text else None), (code, text), path)
 
 
 def test_serves(run):
@@ -87,7 +106,7 @@ def test_serves(run):
         check("others than its owner" not in p.log(), "kubelet's rights of files are not enough for", p.name)
         equal(p.execute("/usr/bin/mctunnelctl", "check"), (0, "healthy\n"), "mctunnelctl check in " + p.name)
     # the configuration changes: reloaded in place, a session goes on
-    chatter = tcp.Chatter(h.serves("mctunnel-hub", 80))
+    chatter = tcp.Chatter(h.serves("mctunnel-hub", 6443))
     chatter.go_on()
     h.edit = lambda text: text.replace("*:6443", "*:6444")
     h.write_config("mctunnel-hub")
@@ -102,7 +121,7 @@ def test_serves(run):
     os.kill(worker, signal.SIGKILL)
     check(h.probe("liveness"), "the liveness probe after a crash")
     harness.wait_until(lambda: h.probe("readiness"), "readiness after a crash")
-    tcp.ask(h.serves("mctunnel-hub", 80), timeout=harness.PATIENCE)
+    tcp.ask((HOME, 6444), timeout=harness.PATIENCE)
     for p in (a, h):
         p.delete()
         say("%s ended after %.2f s" % (p.name, p.wait_end()))
@@ -111,10 +130,10 @@ def test_serves(run):
 def test_deleted_while_it_serves(run):
     """Sessions go on until they end; new clients are refused, and no probe is content any more."""
     h, _ = pair(run)
-    chatter = tcp.Chatter(h.serves("mctunnel-hub", 80))
+    chatter = tcp.Chatter(h.serves("mctunnel-hub", 6443))
     chatter.go_on()
     h.delete()
-    harness.wait_until(lambda: tcp.refused(h.serves("mctunnel-hub", 80)), "new clients to be refused")
+    harness.wait_until(lambda: tcp.refused(h.serves("mctunnel-hub", 6443)), "new clients to be refused")
     check(not h.probe("readiness"), "ready while draining")
     chatter.go_on(10)
     chatter.stop()
@@ -123,7 +142,7 @@ def test_deleted_while_it_serves(run):
 
 def test_deleted_with_a_session_that_stays(run):
     h, _ = pair(run, lambda text: text.replace('hard_stop_after = "10s"', 'hard_stop_after = "2s"'))
-    s = tcp.open_socket(h.serves("mctunnel-hub", 80))
+    s = tcp.open_socket(h.serves("mctunnel-hub", 6443))
     s.sendall(b"x")
     equal(tcp.recv_exactly(s, 1), b"x")
     h.delete()
@@ -159,7 +178,7 @@ def test_killed(run):
     began = time.monotonic()
     h.start()
     h.wait_ready()
-    tcp.ask(h.serves("mctunnel-hub", 80))
+    tcp.ask(h.serves("mctunnel-hub", 6443))
     say("a new hub serves the site %.2f s after its start" % (time.monotonic() - began))
     check(a.probe("liveness"), "the agent is alive")
 
