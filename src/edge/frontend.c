@@ -1222,6 +1222,7 @@ void frontend_reload(const struct frontend_socket *sockets, size_t n)
 	pthread_mutex_unlock(&all.lock);
 	doors_renew(sockets, n);
 	trip_reload(front.gen);
+	web_reload(front.gen);
 	generation_put(old);
 	if (!timer_running(&front.breather))
 		doors_resume();

@@ -363,7 +363,8 @@ static void copy(char *out, size_t size, struct http1_text t)
 {
 	size_t n = t.len < size ? t.len : size - 1;
 
-	memcpy(out, t.at, n);
+	if (n > 0)
+		memcpy(out, t.at, n);
 	out[n] = '\0';
 }
 
@@ -667,11 +668,29 @@ static void complete(struct web *w)
 	set_state(w, FLUSH);
 }
 
+/* One that was idle before may have been ended by its target just when the request came: a safe one is asked again. */
+static bool repeatable(const struct request *r)
+{
+	return r->reused && r->safe && !r->x.heard && !r->retried;
+}
+
+/* Once more, over a new origin. The old one is gone, or goes. */
+static void repeat(struct web *w)
+{
+	w->origin = NULL;
+	w->r->retried = true;
+	w->r->x.head_at = 0;
+	seek(w);
+}
+
 static void exchange_failed(struct web *w)
 {
 	const struct exchange *x = &w->r->x;
 
-	if (x->why == REASON_CLIENT_RESET)
+	if (x->why == REASON_TARGET_RESET && repeatable(w->r)) {
+		drop_origin(w, REASON_IDLE);
+		repeat(w);
+	} else if (x->why == REASON_CLIENT_RESET)
 		break_off(w, x->why, x->text);
 	else if (x->refusal && !x->begun)
 		refuse(w, &(struct refusal){ .status = x->refusal, .why = x->why, .text = x->text });
@@ -876,25 +895,15 @@ static void on_writable(void *user)
 	run(user);
 }
 
-/* One that was idle before may have been ended by its target just when the request came: a safe one is asked again. */
-static bool repeatable(const struct request *r)
-{
-	return r->reused && r->safe && !r->x.heard && !r->retried;
-}
-
 static void on_lost(void *user, enum reason why)
 {
 	struct web *w = user;
 
 	w->losing = true;
-	if (repeatable(w->r)) {
-		w->origin = NULL;
-		w->r->retried = true;
-		w->r->x.head_at = 0;
-		seek(w);
-	} else {
+	if (repeatable(w->r))
+		repeat(w);
+	else
 		fail(w, why, NULL);
-	}
 	w->losing = false;
 	run(w);
 }

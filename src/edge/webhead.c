@@ -24,7 +24,8 @@ static void put(struct text *t, const char *from, size_t n)
 		t->end = t->at;
 		return;
 	}
-	memcpy(t->at, from, n);
+	if (n > 0)
+		memcpy(t->at, from, n);
 	t->at += n;
 }
 
