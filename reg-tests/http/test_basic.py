@@ -228,14 +228,15 @@ def test_no_h2c_behind_the_rules(run):
 
 def test_errors_name_the_id_of_the_log(run):
     p = start(run, tunnels=[scene.tunnel(), scene.tunnel("site-b", agents=("edge-9",))], timeouts={"queue": "300ms"},
-              listener={"rules": ({"path": "/queue", "route": "site-b/x"}, {"path": "/none/*", "route": "site-z/x"}, {"path": "/dead", "route": "site-a/dead"}), "route": None})
+              listener={"rules": ({"path": "/queue", "route": "site-b/x"}, {"path": "~^/to/(?<site>[a-z-]+)$", "route": "${site}/x"}, {"path": "/dead", "route": "site-a/dead"}), "route": None})
     with web.Client(p.web) as c:
         m = c.ask("/queue")
         equal((m.status, m.get("Retry-After")), (503, "1"))
         request = [line for line in m.text.splitlines() if line.startswith("request: ")][0][9:]
         r = p.hub.wait_log("session", request=request)[0]
         equal((r["reason"], r["status"], r["end"]), ("no_agent", 503, "sQ"))
-        equal(c.ask("/nothing").status, 404, "the connection goes on")
+        equal(c.ask("/to/site-z").status, 404, "the connection goes on")
+        equal(c.ask("/nothing").status, 404)
         equal(c.ask("/nothing", "HEAD").status, 404)
         equal(c.ask("/x", "POST", body=b"x" * 100).status, 404)
         c.ended()
