@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Checks of type tcp, and what follows from any check: the words, the hub that hears of it, the sessions that go elsewhere."""
+import json
 import os
 import socket
 import sys
@@ -44,6 +45,12 @@ def test_up_down_up(run):
     check(row["took_ms"] < 500, row)
     p.hub.wait_metric('mctunnel_service_up{tunnel="site-a",service="x",agent="edge-1"}', 0)
     equal(p.hub.metric("mctunnel_links"), 2, "links")
+    equal(p.agent.metric('mctunnel_check_up{service="x"}'), 0)
+    row = json.loads(p.hub.get("/status.json")[1])["services"][0]
+    check(row["state"] == "down" and row["why"].startswith("edge-1: L4CON, "), row)
+    row = json.loads(p.agent.get("/status.json")[1])["targets"][0]
+    equal((row["state"], row["check"]), ("down", "L4CON"))
+    check("edge-1: L4CON" in p.hub.get("/")[1], "the page")
     down = p.hub.wait_log("check", state="DOWN", service="x", agent="edge-1", tunnel="site-a", status="L4CON")
     equal(len(down), 1, "lines of the hub")
     down = p.agent.wait_log("check", state="DOWN", service="x", status="L4CON")

@@ -11,6 +11,7 @@
 #include "mctunnel/base/stat.h"
 #include "mctunnel/conf/conf.h"
 #include "mctunnel/conf/files.h"
+#include "mctunnel/edge/check.h"
 #include "mctunnel/edge/dialer.h"
 #include "mctunnel/edge/frontend.h"
 #include "mctunnel/edge/target.h"
@@ -224,6 +225,22 @@ static bool put_places(struct scrape *s, FILE *f)
 	return true;
 }
 
+static void put_checks(struct scrape *s, FILE *f, const struct conf *c)
+{
+	bool first = true;
+
+	for (size_t i = 0; c && c->agent.set && i < c->agent.services_n; i++) {
+		struct check_view v;
+
+		if (!check_view(c->agent.services[i].name, &v))
+			continue;
+		if (first)
+			family(s, f, "mctunnel_check_up", "gauge", "On an agent: 1: the service's checks say that it is up; 0: down");
+		first = false;
+		labelled(s, f, "mctunnel_check_up", "service", c->agent.services[i].name, v.up);
+	}
+}
+
 static bool put_targets(struct scrape *s, FILE *f)
 {
 	const struct conf *c = target_conf();
@@ -232,6 +249,7 @@ static bool put_targets(struct scrape *s, FILE *f)
 		family(s, f, "mctunnel_service_sessions", "gauge", "On an agent: sessions of the service now");
 	for (size_t i = 0; c && c->agent.set && i < c->agent.services_n; i++)
 		labelled(s, f, "mctunnel_service_sessions", "service", c->agent.services[i].name, target_sessions(i));
+	put_checks(s, f, c);
 	return true;
 }
 

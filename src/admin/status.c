@@ -14,6 +14,7 @@
 #include "mctunnel/base/str.h"
 #include "mctunnel/base/timer.h"
 #include "mctunnel/conf/conf.h"
+#include "mctunnel/edge/check.h"
 #include "mctunnel/edge/dialer.h"
 #include "mctunnel/edge/frontend.h"
 #include "mctunnel/edge/target.h"
@@ -262,6 +263,8 @@ static const char *said_of(enum registry_mark what, const char *name, const char
 struct offer { /* a service of a tunnel, by all its agents */
 	const char *tunnel, *name; /* of an advert */
 	size_t up, all;
+	const char *ill; /* an agent whose check says that it is down; NULL: none */
+	const struct hello_service *why;
 };
 
 struct crowd { /* who is there */
@@ -283,13 +286,17 @@ static void count_offer(struct crowd *c, struct map *known, const struct advert 
 	if (!i) {
 		if (c->offers_n % 64 == 0)
 			c->offers = xrealloc(c->offers, (c->offers_n + 64) * sizeof(*c->offers));
-		c->offers[c->offers_n++] = (struct offer){ a->tunnel, o->name, 0, 0 };
+		c->offers[c->offers_n++] = (struct offer){ .tunnel = a->tunnel, .name = o->name };
 		i = c->offers_n;
 		map_set_str(known, key, (void *)i);
 	}
 	offer = &c->offers[i - 1];
 	offer->all++;
 	offer->up += o->up && !a->draining;
+	if (!o->up && o->status[0] && !offer->ill) {
+		offer->ill = a->name;
+		offer->why = o;
+	}
 }
 
 static int by_name(const void *a, const void *b)
@@ -425,10 +432,21 @@ static const char *offer_state(const struct offer *o)
 	return said_of(MARK_SERVICE, name, o->up == o->all ? "up" : o->up ? "partly" : "down");
 }
 
+static void put_why(struct sheet *s, const struct offer *o)
+{
+	char text[2 * HELLO_NAME_MAX + sizeof(o->why->text)];
+	struct strbuf b;
+
+	strbuf_init(&b, text, sizeof(text));
+	if (o->ill)
+		strbuf_add(&b, "%s: %s, %s", o->ill, o->why->status, o->why->text);
+	sheet_text(s, b.len ? text : "");
+}
+
 static void put_services(struct sheet *s, const struct crowd *c)
 {
 	static const struct column columns[] = { { "tunnel", "Tunnel", TEXT }, { "name", "Service", TEXT }, { "state", "State", STATE },
-		{ "healthy", "Healthy", COUNT }, { "agents", "Offered by", COUNT } };
+		{ "healthy", "Healthy", COUNT }, { "agents", "Offered by", COUNT }, { "why", "Why not", TEXT } };
 
 	SHEET(s, "services", "Services", columns);
 	for (size_t i = 0; i < c->offers_n; i++) {
@@ -441,6 +459,7 @@ static void put_services(struct sheet *s, const struct crowd *c)
 		sheet_text(s, offer_state(o));
 		sheet_number(s, (int64_t)o->up);
 		sheet_number(s, (int64_t)o->all);
+		put_why(s, o);
 	}
 	sheet_end(s);
 }
@@ -465,10 +484,21 @@ static void put_hubs(struct sheet *s, const struct crowd *c)
 	sheet_end(s);
 }
 
+static void put_check(struct sheet *s, const char *service)
+{
+	struct check_view v;
+	bool checked = check_view(service, &v);
+
+	sheet_text(s, checked && !v.up ? "down" : "up");
+	sheet_text(s, checked ? check_status_word(v.last.status) : "");
+	sheet_text(s, !checked ? "" : v.last.text[0] ? v.last.text : check_status_text(v.last.status));
+}
+
 static void put_targets(struct sheet *s)
 {
 	const struct conf *conf = target_conf();
-	static const struct column columns[] = { { "name", "Service", TEXT }, { "target", "Target", TEXT }, { "sessions", "Sessions", COUNT } };
+	static const struct column columns[] = { { "name", "Service", TEXT }, { "target", "Target", TEXT }, { "state", "State", STATE },
+		{ "check", "Check", TEXT }, { "why", "Found", TEXT }, { "sessions", "Sessions", COUNT } };
 
 	SHEET(s, "targets", "Targets of this agent", columns);
 	for (size_t i = 0; conf && i < conf->agent.services_n; i++) {
@@ -476,6 +506,7 @@ static void put_targets(struct sheet *s)
 			continue;
 		sheet_text(s, conf->agent.services[i].name);
 		sheet_text(s, conf->agent.services[i].target.text);
+		put_check(s, conf->agent.services[i].name);
 		sheet_number(s, target_sessions(i));
 	}
 	sheet_end(s);

@@ -321,24 +321,28 @@ static void on_result(void *arg, const struct probe_result *r)
 	plan(v, pause);
 }
 
-/* What the configuration says now. */
-static void adopt(struct watcher *v)
+/* What the configuration says now. Returns the TLS context. */
+static struct tls *adopt(struct watcher *v)
 {
 	struct conf *old = v->conf;
+	struct tls *tls;
 
 	lock();
+	tls = all.tls;
 	v->conf = conf_get(v->ward->conf);
 	v->s = v->ward->s;
 	unlock();
 	conf_put(old);
+	return tls;
 }
 
 static void on_next(struct timer *t)
 {
 	struct watcher *v = container_of(t, struct watcher, next);
 
-	adopt(v);
-	v->probe = probe_start(v->s, all.tls, on_result, v);
+	struct tls *tls = adopt(v);
+
+	v->probe = probe_start(v->s, tls, on_result, v);
 	if (!v->probe)
 		on_result(v, &(struct probe_result){ .status = CHECK_SOCKERR, .text = "no memory" });
 }

@@ -131,7 +131,8 @@ static _Thread_local struct {
 	uint64_t serial; /* of the newest */
 	char *hello; /* owned: the AGENT frame */
 	size_t hello_len;
-	struct deferred change; /* the AGENT frame has to be made anew */
+	bool outdated;          /* it has to be made anew before it is sent */
+	struct deferred change; /* somebody may want to hear of it */
 	bool draining;
 } here;
 
@@ -547,6 +548,8 @@ static void tell(struct uplink *u)
 	if (u->asked)
 		return;
 	u->asked = true;
+	if (here.outdated)
+		build_hello();
 	link_hello(carrier_link(u->carrier), H2_FRAME_AGENT, here.hello, here.hello_len);
 }
 
@@ -604,7 +607,7 @@ static void greet(struct uplink *u)
 	}
 	u->conn = NULL;
 	u->state = GREETING;
-	build_hello(); /* it says how long things have been as they are */
+	here.outdated = true; /* it says how long things have been as they are */
 	tell(u);
 }
 
@@ -750,6 +753,7 @@ static void build_hello(void)
 	str_copy(h.version, sizeof(h.version), MCTUNNEL_VERSION);
 	memcpy(h.instance, here.instance, sizeof(h.instance));
 	describe_services(&h);
+	here.outdated = false;
 	free(here.hello);
 	here.hello = hello_agent_build(&h, &here.hello_len);
 	if (here.hello && here.hello_len > HELLO_SIZE_MAX) {
@@ -774,7 +778,7 @@ static void tell_all(void)
 
 static void on_changed(struct deferred *d)
 {
-	build_hello();
+	here.outdated = true;
 	tell_all();
 }
 
@@ -936,7 +940,7 @@ void dialer_init(struct conf *conf, struct tls *tls, const uint8_t instance[16])
 	list_init(&here.uplinks);
 	list_init(&here.hubs);
 	deferred_init(&here.change, on_changed);
-	build_hello();
+	here.outdated = true;
 	hubs_renew();
 }
 
@@ -967,7 +971,7 @@ void dialer_reload(struct conf *conf, struct tls *tls)
 
 	here.conf = conf_get(conf);
 	here.tls = tls;
-	build_hello();
+	here.outdated = true;
 	hubs_renew();
 	conf_put(old);
 	tell_all();
@@ -985,7 +989,7 @@ static void stop_retrying(void)
 void dialer_drain(void)
 {
 	here.draining = true;
-	build_hello();
+	here.outdated = true;
 	stop_retrying();
 	list_for_each_safe(n, &here.uplinks) {
 		struct uplink *u = container_of(n, struct uplink, node);
