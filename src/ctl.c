@@ -814,9 +814,19 @@ static int parse_options(int argc, char **argv, int *at)
 }
 
 /* The words as one line; options may stand behind them too. */
+/* The value of an option is one word, whatever is in it; other words may hold several, and commands divided by ';'. */
+static void add_word(struct text *t, const char *word, bool value)
+{
+	for (; *word; word++) {
+		if (value && strchr(" \t;\\", *word))
+			add(t, "\\", 1);
+		add(t, word, 1);
+	}
+}
+
 static bool join(struct text *t, int argc, char **argv, int at)
 {
-	for (; at < argc; at++) {
+	for (int first = at; at < argc; at++) {
 		if (strcmp(argv[at], "--json") == 0) {
 			options.json = true;
 			continue;
@@ -826,7 +836,7 @@ static bool join(struct text *t, int argc, char **argv, int at)
 			return false;
 		}
 		add(t, " ", t->len > 0);
-		add(t, argv[at], strlen(argv[at]));
+		add_word(t, argv[at], at > first + 1 && strncmp(argv[at - 1], "--", 2) == 0);
 	}
 	if (options.json && !strstr(t->bytes, " json"))
 		add(t, " json", 5);

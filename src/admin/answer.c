@@ -375,6 +375,13 @@ void answer_pair_int(struct answer *a, const char *key, int64_t value)
 	fprintf(a->out, "%" PRId64 "%s", value, a->form == FORM_JSON ? "" : "\n");
 }
 
+void answer_pair_json(struct answer *a, const char *key, const char *json)
+{
+	BUG_ON(a->form != FORM_JSON);
+	key_begin(a, key);
+	fputs(json, a->out);
+}
+
 void answer_say(struct answer *a, bool error, const char *fmt, ...)
 {
 	char text[512];

@@ -5,6 +5,7 @@
 #include "mctunnel/admin/answer.h"
 #include "mctunnel/admin/change.h"
 #include "mctunnel/admin/command.h"
+#include "mctunnel/admin/explain.h"
 #include "mctunnel/admin/show.h"
 #include "mctunnel/admin/views.h"
 #include "mctunnel/base/log.h"
@@ -50,6 +51,8 @@ static const struct command commands[] = {
 	{ "show version", "", 0, 0, USER, JSON, show_version, "The version of the running program." },
 	{ "show env", "", 0, 0, ADMIN, JSON, show_env, "The environment of the process." },
 
+	{ "route", "[--listener NAME] [OPTION VALUE]...", 0, ANSWER_ARGS, USER, JSON, explain_route, "Which rule would apply to a client, by its number (from 0) and FILE:LINE, and where it would go now: its routes in order (UP; DOWN: its agents take no sessions; NONE: no agent offers it; UNKNOWN: no such tunnel; DENIED: the tunnel does not allow the service), a refusal or redirect with its status, and the policy that would be asked. Options: --src ADDRESS, --port N, --host NAME, --path PATH, --method WORD, --sni NAME, and as often as needed --alpn NAME, --header \"NAME: VALUE\"." },
+
 	{ "enable listener", "NAME", 1, 1, ADMIN, CHANGES, change_listener_on, "A listener accepts again." },
 	{ "disable listener", "NAME", 1, 1, ADMIN, CHANGES, change_listener_off, "A listener stops accepting; clients wait in the kernel's queue, sessions go on." },
 	{ "enable tunnel", "NAME", 1, 1, ADMIN, CHANGES, change_tunnel_on, "A tunnel takes new sessions again." },
@@ -80,7 +83,7 @@ static const struct command commands[] = {
 	{ "wait ready", "[TIME]", 0, 1, USER, 0, wait_ready, "Answers as soon as the program serves; a refusal when it does not within the time (10 s)." },
 };
 #define COMMANDS (sizeof(commands) / sizeof(commands[0]))
-#define WORDS_MAX 24
+#define WORDS_MAX 48
 
 static const char *const level_words[] = { "user", "operator", "admin" };
 

@@ -1095,6 +1095,11 @@ static void tally_view(struct frontend_figures *out, struct tally *t)
 	out->down = atomic_load(&t->down);
 }
 
+const struct generation *frontend_generation(void)
+{
+	return front.gen;
+}
+
 const struct conf *frontend_conf(void)
 {
 	return front.gen ? front.gen->conf : NULL;

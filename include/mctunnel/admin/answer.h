@@ -28,7 +28,7 @@ struct admin_state {
 enum form { FORM_TEXT, FORM_JSON, FORM_CSV };
 enum effect { EFFECT_NONE, EFFECT_PROMPT, EFFECT_QUIT, EFFECT_NUMBERS, EFFECT_PLAIN }; /* of a command on its connection, once it is answered */
 
-#define ANSWER_ARGS 16
+#define ANSWER_ARGS 40
 #define ANSWER_DONE (-1)
 #define ANSWER_WAIT (-2) /* ask again a little later, on thread 0 */
 
@@ -89,6 +89,7 @@ void answer_age(struct answer *a, uint64_t ms); /* seconds in JSON */
 /* An object: pairs. */
 void answer_pair(struct answer *a, const char *key, const char *value);
 void answer_pair_int(struct answer *a, const char *key, int64_t value);
+void answer_pair_json(struct answer *a, const char *key, const char *json); /* FORM_JSON only: the value as it is */
 
 /* A sentence. error: the command was refused. */
 void answer_say(struct answer *a, bool error, const char *fmt, ...) __attribute__((format(printf, 3, 4)));

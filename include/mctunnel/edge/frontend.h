@@ -10,6 +10,7 @@
 
 struct conf;
 struct conf_listener;
+struct generation;
 struct tls_site;
 
 /* Each thread: start accepting on a listening socket of listener l (fd is shared by the threads and the master; never closed or shut down here but by frontend_close). */
@@ -52,6 +53,7 @@ struct frontend_figures { /* of a listener or a tunnel */
 	uint64_t up, down;          /* bytes of sessions that have ended */
 	bool enabled, full;
 };
+const struct generation *frontend_generation(void); /* of the calling thread; NULL: none. Borrowed for this turn */
 const struct conf *frontend_conf(void); /* of the calling thread: what the indices below mean; NULL: none. Borrowed for this turn */
 void frontend_listener(size_t index, struct frontend_figures *out); /* of conf->listeners; any thread */
 void frontend_tunnel(size_t index, struct frontend_figures *out);   /* of conf->tunnels; any thread; always enabled */

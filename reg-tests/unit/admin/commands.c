@@ -109,7 +109,7 @@ static void the_table_makes_sense(void **s)
 
 		assert_true(c->help[0] && c->help[strlen(c->help) - 1] == '.');
 		assert_true(c->min <= c->max);
-		assert_true(c->max <= 4);
+		assert_true(c->max <= ANSWER_ARGS);
 		assert_int_equal(c->max > 0, c->args[0] != '\0');
 		assert_int_equal(c->min == 0, c->args[0] == '\0' || c->args[0] == '[');
 		assert_true(strncmp(c->words, "show ", 5) != 0 || c->flags & COMMAND_JSON);
