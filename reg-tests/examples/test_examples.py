@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Every file below etc/ is checked by the tool it is for, so that no example rots. A file that no checker knows is a failure:
-add a checker for its kind."""
+add a checker for its kind. The configurations that README.md and doc/*.md show are checked too."""
+import glob
 import json
 import os
 import re
@@ -266,6 +267,37 @@ def test_every_file(run):
             wrong.append("%s: %s" % (path, e))
     say("%d files checked; skipped: %s" % (len(files()) - len(skipped), ", ".join(skipped) or "none"))
     check(not wrong, "\n" + "\n".join(wrong))
+
+
+def shown(path):
+    """The configurations in a text: indented blocks that begin like one."""
+    for block in re.findall(r"(?:^(?: {4}.*)?\n)+", read(path), re.M):
+        text = re.sub(r"^ {4}", "", block, flags=re.M).strip("\n") + "\n"
+        if re.match(r"(global|hub|agent|tunnels|listeners)\s*[:=]", text):
+            yield text
+        elif re.match(r"\{ name = \S+; bind = ", text):
+            yield "listeners = ( %s );\n" % text
+
+
+def completed(text):
+    """What it leaves out, as it does not matter there."""
+    sections = set(re.findall(r"^(\w+)\s*[:=]", text, re.M))
+    if not sections & {"hub", "agent"}:
+        text += re.search(r"^hub:.*?^};", read(ETC + "/examples/quickstart.cfg"), re.M | re.S).group(0) + "\n"
+    if "listeners" in sections and "tunnels" not in sections:
+        names = sorted(set(re.findall(r'"([\w-]+)/[\w-]+"', text)) | {"site-a"})
+        text += "tunnels = ( %s );\n" % ", ".join('{ name = "%s"; agents = [ "edge-1" ]; services = [ "*" ]; }' % n for n in names)
+    return text
+
+
+def test_texts(run):
+    found = 0
+    for path in [harness.TOP + "/README.md"] + sorted(glob.glob(harness.TOP + "/doc/*.md")):
+        for text in shown(path):
+            site(run).check(os.path.basename(path) + ".cfg", completed(text))
+            found += 1
+    say(found, "configurations in README.md and doc/*.md")
+    check(found >= 3, "the configurations of README.md were not found")
 
 
 def test_checkers_find_faults(run):
