@@ -38,6 +38,7 @@ struct arrival {
 	struct list node; /* in here.queue, or in none */
 	size_t need;      /* bytes without which there is nothing new to learn */
 	bool lowat;       /* SO_RCVLOWAT was raised */
+	bool polite;      /* something was said that a RST could overtake */
 };
 
 static _Thread_local struct {
@@ -66,7 +67,10 @@ static void fail(struct arrival *a, enum reason why, const char *text)
 	char copy[256];
 
 	snprintf(copy, sizeof(copy), "%s", text); /* it may be the conn's */
-	conn_abort(a->c);
+	if (a->polite)
+		conn_close(a->c);
+	else
+		conn_abort(a->c);
 	release(a);
 	ev->on_failed(owner, why, copy);
 }
@@ -241,6 +245,16 @@ static void show_hello(struct arrival *a, const struct sni_hello *h)
 	hand_over_fd(a, &out);
 }
 
+/* As a TLS server would answer it. */
+static void refuse_hello(struct arrival *a, const char *why)
+{
+	static const uint8_t alert[] = { 21, 3, 1, 0, 2, 2, 50 }; /* fatal, decode_error */
+
+	if (send(conn_fd(a->c), alert, sizeof(alert), MSG_NOSIGNAL | MSG_DONTWAIT) == sizeof(alert))
+		a->polite = true;
+	fail(a, a->o.tls ? REASON_CLIENT_TLS : REASON_BAD_REQUEST, why);
+}
+
 static bool look_for_hello(struct arrival *a)
 {
 	ssize_t n = peek(a);
@@ -254,10 +268,14 @@ static bool look_for_hello(struct arrival *a)
 		want_bytes(a, h.need);
 		return true;
 	}
-	if (r == SNI_NOT_TLS || (r == SNI_BAD && !a->o.tls))
+	if (r == SNI_NOT_TLS)
 		fail(a, a->o.tls ? REASON_CLIENT_TLS : REASON_BAD_REQUEST, h.why);
+	else if (r == SNI_BAD)
+		refuse_hello(a, h.why);
 	else if (a->o.tls)
-		wait_in_queue(a); /* also what is bad: the other side gets the alert that is due */
+		wait_in_queue(a);
+	else if (h.odd)
+		refuse_hello(a, "the server name is not the name of a host");
 	else
 		show_hello(a, &h);
 	return false;

@@ -358,7 +358,7 @@ static void describe(void *owner, struct session_about *about)
 	about->client = addr_text(&cl->peer, peer, sizeof(peer));
 	about->local = addr_text(&a, local, sizeof(local));
 	about->sni = cl->known ? cl->known->sni : NULL;
-	about->alpn = cl->known && cl->known->alpn_n == 1 ? cl->known->alpn[0] : NULL;
+	about->alpn = cl->known && cl->place->l->mode != MODE_TLS && cl->known->alpn_n ? cl->known->alpn[0] : NULL; /* agreed on, not only offered */
 }
 
 /* One that has sent its request and its end is still served; one that broke the connection is not. */

@@ -178,6 +178,12 @@ static bool read_name(struct cursor *c, char *out, size_t size)
 	return n > 0 && n <= 253 && out[0] != '.' && good_name(out);
 }
 
+static void odd_name(struct sni_hello *out)
+{
+	out->odd = true;
+	out->name[0] = '\0';
+}
+
 static const char *read_server_name(struct cursor *c, struct sni_hello *out)
 {
 	struct cursor list = part(c, get16(c));
@@ -192,7 +198,7 @@ static const char *read_server_name(struct cursor *c, struct sni_hello *out)
 		if (list.bad || (type == HOST_NAME && named))
 			return "the list of server names is malformed";
 		if (type == HOST_NAME && !read_name(&name, out->name, sizeof(out->name)))
-			return "the server name is not the name of a host";
+			odd_name(out);
 		named |= type == HOST_NAME;
 	}
 	return NULL;

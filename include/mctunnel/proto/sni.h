@@ -24,6 +24,7 @@ struct sni_hello {
 	const char *why; /* NOT_TLS, BAD: a sentence */
 	/* DONE: */
 	char name[256];  /* lower case, without a dot at its end; "" when none was said */
+	bool odd;        /* one was said that no host can have; name is "" */
 	char alpn[SNI_ALPN][SNI_ALPN_NAME]; /* offered, in order; names that are not printable or too long, and those beyond SNI_ALPN, are left out */
 	size_t alpn_n;
 	uint16_t versions[SNI_VERSIONS]; /* offered, as on the wire (0x0304: TLS 1.3), without GREASE */

@@ -303,6 +303,11 @@ static void bad_hellos(void **state)
 	SAY("\x16\x03\x01\0\0");
 	expect_failed(REASON_BAD_REQUEST, "length of a TLS record");
 	begin(false, true);
+	SAY("\x16\x03\x01\0\x3b\x01\0\0\x37\x03\x03"
+	    "01234567890123456789012345678901\0\0\x02\x13\x01\x01\0\0\x0c"
+	    "\0\0\0\x08\0\x06\0\0\x03" "a b");
+	expect_failed(REASON_BAD_REQUEST, "not the name of a host");
+	begin(false, true);
 	say(hello_bytes, HELLO_SIZE - 1);
 	loop_turn(0);
 	shutdown(t.peer, SHUT_WR);
@@ -541,7 +546,7 @@ static void what_is_not_tls(void **state)
 	SSL_free(ssl);
 	ssl = begin_tls_as(NULL);
 	SAY("\x16\x03\x01\0\x04\x02\0\0\0");
-	expect_failed(REASON_CLIENT_TLS, "TLS error");
+	expect_failed(REASON_CLIENT_TLS, "no ClientHello");
 	SSL_free(ssl);
 }
 
