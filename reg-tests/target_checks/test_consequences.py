@@ -141,8 +141,9 @@ def test_no_limit_for_sessions(run):
 
 
 def reload(program, change):
+    """change gets an agent's services, a hub's whole configuration."""
     config = copy.deepcopy(program.config)
-    change(config["agent"]["services"])
+    change(config["agent"]["services"] if "agent" in config else config)
     with open(program.config_path, "w") as f:
         f.write(scene.libconfig(config))
     program.config = config
@@ -210,6 +211,27 @@ def test_reloads_in_a_row(run):
         weight = weight % 100 + 1
         reload(p.agent, lambda services: services[0].update(weight=weight))
     wait_service(p.agent, "DOWN", check="L7TOUT", timeout=1)
+
+
+def test_denied_after_a_link_has_gone(run):
+    """What a hub's reload denies goes, also when the link that brought the last news is no more."""
+    t = Target(run, named("one"))
+    p = watching.site(run, [{"x": t.address, "y": t.address}], {"x": watching.check(type="tcp")})
+    wait_service(p.hub, "UP", "x")
+    t.fall()
+    wait_service(p.hub, "DOWN", "x")
+    t.rise()
+    wait_service(p.hub, "UP", "x")
+    p.agent.config["agent"]["links"] = 1
+    reload(p.agent, lambda services: None)
+    p.hub.wait_links(1)
+
+    def deny(config):
+        config["tunnels"][0]["services"] = ["y"]
+        config["listeners"] = tuple(row for row in config["listeners"] if row["name"] == "y")
+    reload(p.hub, deny)
+    wait_until(lambda: watching.service(p.hub, "x") is None, "x to be gone")
+    equal(watching.service(p.hub, "y")["status"], "UP")
 
 
 def test_grpc_health_of_the_hub(run):

@@ -53,6 +53,7 @@ static struct {
 	pthread_mutex_t lock;
 	unsigned users;
 	unsigned next;     /* whose turn it is to take a ward */
+	uint64_t moment;   /* grows with each change that somebody hears of, in the same breath */
 	struct conf *conf; /* shared: the one that wards were made of */
 	struct map *wards; /* owned, by name */
 	struct tls *tls;   /* owned; NULL: nobody has needed it yet */
@@ -161,6 +162,7 @@ static void renew(struct conf *conf)
 	}
 	all.wards = wards;
 	all.conf = conf_get(conf);
+	all.moment++;
 	drop_wards(old, wards);
 	conf_put(before);
 }
@@ -232,6 +234,9 @@ static void on_step(struct timer *t)
 {
 	struct watcher *v = container_of(t, struct watcher, step);
 
+	lock();
+	all.moment++;
+	unlock();
 	tell_all(v->ward);
 	take_step(v);
 }
@@ -260,6 +265,7 @@ static bool note(struct ward *w, const struct probe_result *r, enum standing_cha
 	if (change != STANDING_SAME || other)
 		w->why = *r;
 	*log = change != STANDING_SAME || (first && down);
+	all.moment += *log || other;
 	return *log || other;
 }
 
@@ -519,6 +525,25 @@ bool check_view(const char *service, struct check_view *out)
 		view(w, out);
 	unlock();
 	return w != NULL;
+}
+
+uint64_t check_survey(const struct conf *conf, void (*take)(void *arg, size_t service, const struct check_view *v), void *arg)
+{
+	uint64_t moment;
+
+	lock();
+	moment = all.moment;
+	for (size_t i = 0; i < conf->agent.services_n; i++) {
+		const struct ward *w = all.wards ? map_get_str(all.wards, conf->agent.services[i].name) : NULL;
+		struct check_view v;
+
+		if (!w)
+			continue;
+		view(w, &v);
+		take(arg, i, &v);
+	}
+	unlock();
+	return moment;
 }
 
 struct sentence {

@@ -54,12 +54,11 @@ struct account { /* of a hub, by the address as written; the same on all threads
 
 /* Of the process. */
 static struct {
-	pthread_mutex_t lock; /* for all but links; check.c's is taken inside it */
+	pthread_mutex_t lock; /* for all but links */
 	unsigned users;
 	struct list accounts; /* owned: of each hub, while some thread knows it */
 	unsigned first;       /* of the next account */
 	atomic_uint links;
-	uint64_t serial; /* of the newest AGENT frame */
 } all = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 struct hub {
@@ -563,17 +562,11 @@ static void answered(struct uplink *u, const struct hub_hello *h)
 	uplink_leave(u, reason_from_word(h->reason, REASON_DENIED), h->text[0] ? h->text : h->reason);
 }
 
-static void on_hello(void *owner, enum h2_frame type, const char *json, size_t len)
+static void hear(struct uplink *u, const char *json, size_t len)
 {
-	struct uplink *u = owner;
 	struct hub_hello h;
 	char err[128];
 
-	if (type != H2_FRAME_HUB)
-		return;
-	u->asked = false;
-	if (u->state != GREETING && !is_up(u))
-		return;
 	if (hello_hub_parse(&h, json, len, err, sizeof(err)) < 0) {
 		if (u->state == GREETING)
 			uplink_leave(u, REASON_PROTOCOL, err);
@@ -584,6 +577,17 @@ static void on_hello(void *owner, enum h2_frame type, const char *json, size_t l
 	else
 		log_refused(&h); /* our services or its rules have changed */
 	hello_hub_fini(&h);
+}
+
+static void on_hello(void *owner, enum h2_frame type, const char *json, size_t len)
+{
+	struct uplink *u = owner;
+
+	if (type != H2_FRAME_HUB)
+		return;
+	u->asked = false;
+	if (u->state == GREETING || u->state == UP)
+		hear(u, json, len);
 	if (u->stale && u->state != LEAVING)
 		tell(u);
 }
@@ -722,24 +726,26 @@ static void forget_checks(struct agent_hello *h)
 		h->services[i].status[0] = '\0';
 }
 
-/* Numbered while they are read: of two frames, the one with the greater number knows more. */
+static void take_check(void *arg, size_t service, const struct check_view *v)
+{
+	struct agent_hello *h = arg;
+
+	describe_check(&h->services[service], v);
+}
+
+/* All links of the process number the same facts in the same way, so that a hub knows which of them are newer. */
 static void describe_services(struct agent_hello *h)
 {
-	pthread_mutex_lock(&all.lock);
-	h->serial = ++all.serial;
 	for (size_t i = 0; i < h->services_n; i++) {
 		const struct conf_service *conf = &here.conf->agent.services[i];
 		struct hello_service *s = &h->services[i];
-		struct check_view v;
 
 		str_copy(s->name, sizeof(s->name), conf->name);
 		s->weight = (uint16_t)conf->weight;
 		s->maxconn = conf->maxconn;
 		s->up = true;
-		if (check_view(s->name, &v))
-			describe_check(s, &v);
 	}
-	pthread_mutex_unlock(&all.lock);
+	h->serial = 2 * check_survey(here.conf, take_check, h) + h->draining;
 }
 
 static void build_hello(void)

@@ -31,6 +31,10 @@ struct check_view {
 };
 bool check_view(const char *service, struct check_view *out);
 
+/* All services of conf that have a check, as they are at one moment; take may not call check. Returns the number of that moment: it is greater after each change
+ * that on_change tells of, and after check_prepare. */
+uint64_t check_survey(const struct conf *conf, void (*take)(void *arg, size_t service, const struct check_view *v), void *arg);
+
 /* So many sessions in a row could not be connected, the last for that reason: it is down without a check. Any thread. */
 void check_condemn(const char *service, enum check_status status, const char *text);
 

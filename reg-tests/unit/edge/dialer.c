@@ -33,6 +33,9 @@ static struct {
 	void *claimant;
 	uint64_t id;
 	char hello[4096];
+	int hellos;
+	bool checked, up; /* the service has a check; what it says */
+	uint64_t moment;
 	char log[1024];
 } t;
 
@@ -161,6 +164,7 @@ void link_heartbeat(struct link *l, uint32_t interval_ms, uint32_t timeout_ms)
 void link_hello(struct link *l, enum h2_frame type, const char *json, size_t len)
 {
 	snprintf(t.hello, sizeof(t.hello), "%.*s", (int)len, json);
+	t.hellos++;
 }
 
 void link_stop(struct link *l, enum reason why)
@@ -244,6 +248,15 @@ void target_request(struct link *l, int32_t stream, const struct h2_fields *f, c
 {
 	assert_string_equal(hub, "hub-a");
 	t.requests++;
+}
+
+uint64_t check_survey(const struct conf *conf, void (*take)(void *arg, size_t service, const struct check_view *v), void *arg)
+{
+	struct check_view v = { .up = t.up, .weight = 7, .since_ms = clock_ms() - 1234, .why = { .status = t.up ? CHECK_L7OK : CHECK_L7STS, .code = 503 } };
+
+	if (t.checked)
+		take(arg, 0, &v);
+	return t.moment;
 }
 
 bool log_wants(enum log_level level)
@@ -505,10 +518,53 @@ static void makes_no_link_when_draining(void **state)
 {
 	go_up();
 	dialer_drain();
-	assert_non_null(strstr(t.hello, "draining"));
+	hub_says(true, 0);
+	assert_non_null(strstr(t.hello, "\"draining\":true"));
 	newest()->ev->on_down(newest()->owner, REASON_LINK_CLOSED, "");
 	pass_ms(10000);
 	assert_int_equal(t.dials, 1);
+}
+
+static void changes(bool up)
+{
+	t.up = up;
+	t.moment++;
+	on_changed(&here.change); /* as the loop does at the end of a turn */
+}
+
+static void expect_hello(int hellos, const char *words)
+{
+	assert_int_equal(t.hellos, hellos);
+	if (!strstr(t.hello, words))
+		fail_msg("%s is not in %s", words, t.hello);
+}
+
+/* However much happens until the hub answers: one AGENT frame after the other, and the last one says how it is. */
+static void tells_what_checks_find(void **state)
+{
+	t.checked = true;
+	handshake(TLS_UP);
+	expect_hello(1, "\"up\":false");
+	changes(true);
+	changes(false);
+	changes(true);
+	expect_hello(1, "\"serial\":0");
+	hub_says(true, 0); /* while the registry is asked as well */
+	expect_hello(2, "\"serial\":6");
+	expect_hello(2, "\"weight\":7,\"up\":true");
+	expect_hello(2, "\"check\":{\"status\":\"L7OK\",\"code\":503,\"text\":\"good answer\",\"since_ms\":1234}");
+	changes(false);
+	hub_says(true, 0);
+	expect_hello(3, "\"up\":false");
+	verdict(true);
+	hub_says(true, 0);
+	expect_hello(3, "\"status\":\"L7STS\"");
+	changes(true);
+	expect_hello(4, "\"up\":true");
+	dialer_drain();
+	expect_hello(4, "\"draining\":false");
+	hub_says(true, 0);
+	expect_hello(5, "\"draining\":true,\"serial\":11");
 }
 
 int main(void)
@@ -521,6 +577,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(gives_up_a_silent_hub, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(replaces_a_link_before_it_goes, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(makes_no_link_when_draining, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(tells_what_checks_find, set_up, tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -543,6 +543,64 @@ static void test_threads_are_spread(void **state)
 
 /* ---- news ---- */
 
+static int news_heard;
+static bool news_up;
+
+static void on_news(const struct advert *before, const struct advert *now)
+{
+	news_heard++;
+	assert_true(now->serial >= before->serial);
+	news_up = now->services[0].up;
+}
+
+static void says(struct link *l, uint64_t serial, bool up)
+{
+	struct advert *a = advert_of("edge", "site", 1, "ssh", 100);
+
+	as(l->thread);
+	a->serial = serial;
+	a->services[0].up = up;
+	registry_update(l->id, a);
+	advert_put(a);
+	settle();
+}
+
+/* What comes late over a slow link changes nothing, whichever thread it comes to; thread 0 alone tells. */
+static void test_slow_links_bring_no_old_news(void **state)
+{
+	static const struct {
+		int link;
+		uint64_t serial;
+		bool up, up_now;
+		int heard;
+	} rows[] = {
+		{ 0, 5, false, false, 1 }, { 1, 4, true, false, 0 }, { 1, 5, false, false, 1 }, { 0, 7, true, true, 1 }, { 1, 6, false, true, 0 },
+		{ 1, 7, true, true, 1 },   { 0, 3, false, true, 0 }, { 0, 8, false, false, 1 },
+	};
+
+	begin(3);
+	as(0);
+	registry_on_news(on_news);
+	struct link *links[] = {agent_up(1, "edge", 1), agent_up(2, "edge", 1)};
+	settle();
+	for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+		news_heard = 0;
+		says(links[rows[i].link], rows[i].serial, rows[i].up);
+		assert_int_equal(news_heard, rows[i].heard);
+		if (news_heard)
+			assert_int_equal(news_up, rows[i].up_now);
+		for (int k = 0; k < 3; k++) {
+			as(k);
+			assert_int_equal(registry_offer("site", "ssh"), rows[i].up_now ? OFFER_UP : OFFER_DOWN);
+		}
+	}
+	as(1);
+	down(links[0]);
+	as(2);
+	down(links[1]);
+	end();
+}
+
 static void test_news_reach_every_thread(void **state)
 {
 	begin(3);
@@ -1142,6 +1200,7 @@ int main(void)
 		cmocka_unit_test(test_claim_after_stop),
 		cmocka_unit_test(test_threads_are_spread),
 		cmocka_unit_test(test_news_reach_every_thread),
+		cmocka_unit_test(test_slow_links_bring_no_old_news),
 		cmocka_unit_test(test_retired_link_takes_nothing_new),
 		cmocka_unit_test(test_roundrobin_and_weights),
 		cmocka_unit_test(test_leastconn),
