@@ -1,4 +1,4 @@
-/* A configuration put to work: TLS contexts from the contents it came with, and which socket serves what. Owns both; which regime is in
+/* A configuration put to work: TLS contexts and scripts from the contents it came with, and which socket serves what. Owns both; which regime is in
  * force, and how the threads go from one to the next, is the worker's. */
 #include "mctunnel/main/regime.h"
 
@@ -12,6 +12,7 @@
 #include "mctunnel/main/site.h"
 #include "mctunnel/main/sockets.h"
 #include "mctunnel/net/tls.h"
+#include "mctunnel/script/lua.h"
 #include "mctunnel/net/tls_site.h"
 
 #include <stdio.h>

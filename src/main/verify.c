@@ -1,12 +1,14 @@
-/* The checks that need more than the configuration: TLS material is tried as hub and agent will use it, names of
+/* The checks that need more than the configuration: TLS material is tried as hub and agent will use it, scripts are run, names of
  * user and group are looked up. Runs at start and with -c, so that what -c accepts does start.
  * It owns nothing. */
 #include "mctunnel/main/verify.h"
 
 #include "mctunnel/conf/files.h"
+#include "mctunnel/conf/finding.h"
 #include "mctunnel/main/privs.h"
 #include "mctunnel/main/site.h"
 #include "mctunnel/net/tls.h"
+#include "mctunnel/script/lua.h"
 #include "mctunnel/net/tls_site.h"
 
 #include <stdio.h>
@@ -114,6 +116,47 @@ static void check_sites(struct verify *v)
 	}
 }
 
+/* scripts NULL: there are none. */
+static void check_policy(struct verify *v, const struct script *scripts, size_t i)
+{
+	const struct conf_listener *l = &v->conf->listeners[i];
+	struct suggest s = { .word = l->policy };
+	struct script_hook h;
+	char key[48], text[256];
+
+	if (!l->policy || (scripts && script_has(scripts, l->policy)))
+		return;
+	for (size_t k = 0; scripts && script_hook(scripts, k, &h); k++) {
+		if (h.kind == SCRIPT_POLICY)
+			suggest_try(&s, h.name);
+	}
+	snprintf(key, sizeof(key), "listeners[%zu].policy", i);
+	if (scripts)
+		snprintf(text, sizeof(text), "no script registers a policy '%.64s'%s", l->policy, suggest_text(&s));
+	else
+		snprintf(text, sizeof(text), "there are no scripts that could register '%.64s': global.lua.load names them", l->policy);
+	report(v, &l->at, key, text);
+}
+
+static void check_scripts(struct verify *v)
+{
+	struct script *scripts = NULL;
+	struct script_fault f;
+	struct conf_where at;
+
+	if (v->conf->global.lua.load.n > 0) {
+		scripts = script_new((struct conf *)v->conf, NULL, true, &f); /* takes a reference, and gives it back */
+		if (!scripts) {
+			at = (struct conf_where){ f.file[0] ? f.file : NULL, f.line };
+			report(v, &at, "global.lua.load", f.text);
+			return;
+		}
+	}
+	for (size_t i = 0; i < v->conf->listeners_n; i++)
+		check_policy(v, scripts, i);
+	script_free(scripts);
+}
+
 static void check_privs(struct verify *v)
 {
 	char err[512];
@@ -131,6 +174,7 @@ int verify_conf(const struct conf *conf, conf_report *on_finding, void *arg)
 	check_sites(&v);
 	if (conf->agent.set)
 		check_agent(&v);
+	check_scripts(&v);
 	check_privs(&v);
 	return v.result;
 }

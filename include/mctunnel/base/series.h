@@ -26,7 +26,8 @@ enum series_type { SERIES_COUNTER, SERIES_HISTOGRAM };
 	X(CHECK_CHANGES, COUNTER, "mctunnel_check_changes_total", "service state", "On an agent: how often checks brought a service up or down")    \
 	X(RELOADS, COUNTER, "mctunnel_reloads_total", "result", "Reloads of the configuration")                                                       \
 	X(HEALTH_CHECKS, COUNTER, "mctunnel_grpc_health_checks_total", "service status", "Answers to gRPC health checks")                             \
-	X(HEALTH_FAILURES, COUNTER, "mctunnel_grpc_health_check_failures_total", "", "Answers to gRPC health checks that were not SERVING")
+	X(HEALTH_FAILURES, COUNTER, "mctunnel_grpc_health_check_failures_total", "", "Answers to gRPC health checks that were not SERVING")           \
+	X(LUA_CALLS, COUNTER, "mctunnel_lua_calls_total", "function result", "Calls of functions of Lua scripts, and what they have answered")
 
 enum family {
 #define FAMILY_ENUM(id, type, name, labels, help) FAMILY_##id,

@@ -1,0 +1,27 @@
+/* What scripts look up in files: lists of words or networks, and maps from a word to a value. Read once, shared by all threads, never changed. */
+#ifndef MCTUNNEL_SCRIPT_LOOKUP_H
+#define MCTUNNEL_SCRIPT_LOOKUP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+struct addr;
+struct lookup;
+
+enum lookup_kind { LOOKUP_LIST, LOOKUP_MAP };
+
+/* text: lines, those that begin with '#' and empty ones do not count. A list's line is a word (what stands there, without blanks around it); a map's is a word,
+ * blanks, and the value up to the end. text is only read. NULL: a sentence in err, *line says where. */
+struct lookup *lookup_new(enum lookup_kind kind, const char *text, int *line, char *err, size_t errsize);
+struct lookup *lookup_hold(struct lookup *l); /* any thread */
+void lookup_put(struct lookup *l);
+
+bool lookup_has(const struct lookup *l, const char *word, size_t len);
+const char *lookup_get(const struct lookup *l, const char *word, size_t len); /* NULL: not there. Of a list: "" */
+size_t lookup_count(const struct lookup *l);
+
+/* Is the address in one of the networks? Only of a list all of whose lines are networks or addresses, see lookup_networks(). */
+bool lookup_holds(const struct lookup *l, const struct addr *a);
+const char *lookup_networks(const struct lookup *l); /* NULL: all lines are; else what is wrong with one that is not */
+
+#endif
