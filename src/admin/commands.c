@@ -47,7 +47,7 @@ static const struct command commands[] = {
 	{ "show config", "", 0, 0, OPERATOR, JSON, show_config, "The values in force, defaults included; passwords are left out." },
 	{ "show memory", "", 0, 0, USER, JSON, show_memory, "Pooled objects by kind, with their limits." },
 	{ "show threads", "", 0, 0, USER, JSON, show_threads, "Threads: load, turns of the loop, messages taken, sessions of the engine." },
-	{ "show lua", "", 0, 0, USER, JSON, show_lua, "Scripts and their counters." },
+	{ "show lua", "", 0, 0, USER, JSON, show_lua, "Scripts; on each thread the memory of its state, and for each function that they have registered calls, errors and time taken." },
 	{ "show version", "", 0, 0, USER, JSON, show_version, "The version of the running program." },
 	{ "show env", "", 0, 0, ADMIN, JSON, show_env, "The environment of the process." },
 
@@ -515,7 +515,7 @@ void commands_print_manual(FILE *out)
 
 		fprintf(out, "\n    %s%s%s%s\n", c->words, c->args[0] ? " " : "", c->args, c->flags & COMMAND_JSON ? " [json]" : "");
 		paragraph(out, c->help);
-		if (c->next == not_available || c->next == show_lua)
+		if (c->next == not_available)
 			fputs("        Status: not available in this version.\n", out);
 		fprintf(out, "        Level: %s.\n", level_words[c->level]);
 	}

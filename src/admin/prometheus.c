@@ -16,6 +16,7 @@
 #include "mctunnel/edge/frontend.h"
 #include "mctunnel/edge/target.h"
 #include "mctunnel/net/tls.h"
+#include "mctunnel/script/metric.h"
 #include "mctunnel/tunnel/registry.h"
 
 #include <inttypes.h>
@@ -46,6 +47,7 @@ struct scrape {
 	int item; /* of the stage: which family or gauge */
 	size_t agent, service, shown;
 	const void *cursor;
+	const struct metric *metric;
 	struct registry_agent *agents; /* owned: no name twice */
 	size_t agents_n;
 	size_t omitted[GAUGE_COUNT];
@@ -309,6 +311,28 @@ static bool put_series(struct scrape *s, FILE *f)
 	return true;
 }
 
+/* What scripts count by themselves. */
+static bool put_scripts(struct scrape *s, FILE *f)
+{
+	const char *labels;
+	uint64_t value;
+
+	for (;;) {
+		if (!s->cursor) {
+			s->metric = metric_next(s->metric);
+			if (!s->metric)
+				return true;
+			family(s, f, metric_name(s->metric), "counter", metric_help(s->metric));
+		}
+		while (metric_series(s->metric, &s->cursor, &labels, &value)) {
+			fprintf(f, *labels ? "%s{%s} %" PRIu64 "\n" : "%s%s %" PRIu64 "\n", metric_name(s->metric), labels, value);
+			if (--s->rows <= 0)
+				return false;
+		}
+		s->cursor = NULL;
+	}
+}
+
 /* ---- gauges by agent ---- */
 
 static const char *escaped(const char *name, char *text)
@@ -417,7 +441,7 @@ static bool put_dropped(struct scrape *s, FILE *f)
 }
 
 static bool (*const stages[])(struct scrape *s, FILE *f) = {
-	put_state, put_counters, put_memory, put_process, put_certificates, put_places, put_targets, put_series, put_services, put_agents, put_dropped,
+	put_state, put_counters, put_memory, put_process, put_certificates, put_places, put_targets, put_series, put_scripts, put_services, put_agents, put_dropped,
 };
 
 /* ---- a scrape ---- */

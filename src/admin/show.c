@@ -17,6 +17,7 @@
 #include "mctunnel/edge/frontend.h"
 #include "mctunnel/event/loop.h"
 #include "mctunnel/net/tls.h"
+#include "mctunnel/script/lua.h"
 #include "mctunnel/tunnel/registry.h"
 #include "mctunnel/tunnel/session.h"
 
@@ -127,13 +128,76 @@ int show_version(struct answer *a)
 	return ANSWER_DONE;
 }
 
+static void lua_row(struct answer *a, const char *kind, const char *name)
+{
+	if (strcmp(kind, "script") == 0)
+		answer_str(a, NULL);
+	else
+		answer_int(a, thread_self());
+	answer_str(a, kind);
+	answer_str(a, name);
+}
+
+static void lua_nothing(struct answer *a, int cells)
+{
+	while (cells-- > 0)
+		answer_str(a, NULL);
+}
+
+static void lua_state(struct answer *a, const struct script *s)
+{
+	struct script_figures f;
+
+	script_figures(s, &f);
+	lua_row(a, "state", NULL);
+	lua_nothing(a, 6);
+	answer_int(a, (int64_t)f.memory);
+	answer_int(a, (int64_t)f.memory_peak);
+	answer_int(a, (int64_t)f.memory_limit);
+	answer_int(a, (int64_t)f.renewals);
+}
+
+static void lua_function(struct answer *a, const struct script_hook *h)
+{
+	lua_row(a, script_kinds[h->kind], h->name);
+	answer_int(a, (int64_t)h->calls);
+	answer_int(a, (int64_t)h->errors);
+	answer_float(a, h->calls ? (double)h->sum_ns / (double)h->calls / 1000 : 0);
+	answer_float(a, (double)h->p50_ns / 1000);
+	answer_float(a, (double)h->p99_ns / 1000);
+	answer_float(a, (double)h->max_ns / 1000);
+	lua_nothing(a, 4);
+}
+
+static void lua_scripts(struct answer *a)
+{
+	const struct conf_lua *l = &a->state->conf()->global.lua;
+
+	for (size_t i = 0; i < l->load.n; i++) {
+		lua_row(a, "script", l->load.v[i]);
+		lua_nothing(a, 10);
+	}
+}
+
+/* The scripts, then on each thread its state and the functions there. index: of the next function, with the state before the first. */
 int show_lua(struct answer *a)
 {
-	if (a->form == FORM_JSON)
-		answer_pair_int(a, "available", 0);
-	else
-		fputs("Lua is not available in this version.\n", a->out);
-	return ANSWER_DONE;
+	static const char *const columns[] = { "thread", "kind", "name", "calls", "errors", "mean_us", "p50_us", "p99_us", "max_us", "memory", "memory_peak",
+		"memory_limit", "renewals", NULL };
+	const struct script *s = script_used();
+	struct script_hook h;
+
+	answer_table(a, columns);
+	if (a->stage++ == 0)
+		lua_scripts(a);
+	if (s && a->cursor == 0)
+		lua_state(a, s);
+	for (a->cursor += a->cursor == 0; s && script_hook(s, a->cursor - 1, &h); a->cursor++) {
+		if (answer_full(a))
+			return answer_next_thread(a, false);
+		lua_function(a, &h);
+	}
+	return answer_next_thread(a, true);
 }
 
 int show_env(struct answer *a)

@@ -310,7 +310,7 @@ static const struct row listener_rows[] = {
 	  .help = "New sessions a second of this listener, evenly spaced; others wait in the kernel's queue, none is refused. 0: no limit of its own." },
 	{ .name = "timeouts", .kind = KIND_GROUP, .inherit = true, FIELD(struct conf_listener, timeouts), .sub = &timeouts, .help = "As in defaults, for this listener." },
 	{ .name = "rules", .kind = KIND_LIST, ARRAY(struct conf_listener, rules, rules_n), .sub = &rules, .help = "Conditions that choose the route." },
-	{ .name = "policy", .kind = KIND_NAME, .later = true, FIELD(struct conf_listener, policy), .def_words = "none", .help = "A Lua function that is asked after the rules, for each client (mode http: each request)." },
+	{ .name = "policy", .kind = KIND_NAME, FIELD(struct conf_listener, policy), .def_words = "none", .help = "A Lua function that is asked after the rules, for each client (mode http: each request)." },
 	{ .name = "tls", .kind = KIND_GROUP, .sub = &listener_tls, .def_words = "none", .help = "TLS terminated here." },
 	{ .name = "accept_proxy", .kind = KIND_NET, .list = LIST_FILLED, STRINGS(struct conf_listener, accept_proxy),
 	  .help = "Networks of proxies that must begin with a PROXY protocol header (version 1 or 2), which is believed. Whoever comes from elsewhere is refused." },

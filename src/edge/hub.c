@@ -15,6 +15,7 @@
 #include "mctunnel/edge/carrier.h"
 #include "mctunnel/edge/comeback.h"
 #include "mctunnel/edge/health.h"
+#include "mctunnel/edge/policy.h"
 #include "mctunnel/event/thread.h"
 #include "mctunnel/net/conn.h"
 #include "mctunnel/net/reserve.h"
@@ -341,6 +342,25 @@ static void update(struct guest *g, const struct agent_hello *h, const struct co
 	send_hub_frame(g, REASON_COUNT, "", 0);
 }
 
+/* What scripts say of an agent that may come in by its certificate. */
+static bool policy_allows(const struct guest *g, const struct agent_hello *h, char *why, size_t size)
+{
+	struct policy_agent a = {.name = h->name, .tunnel = h->tunnel, .cert = tls_peer_subject(carrier_conn(g->carrier))};
+	char host[ADDR_TEXT] = "";
+	struct addr addr;
+	const char **services = xcalloc(h->services_n + 1, sizeof *services);
+	if (addr_parse(&addr, g->addr) == 0)
+		addr_host_text(&addr, host, sizeof host);
+	for (size_t i = 0; i < h->services_n; i++)
+		services[i] = h->services[i].name;
+	a.addr = host;
+	a.services = services;
+	a.services_n = h->services_n;
+	bool allowed = policy_agent(&a, why, size);
+	free(services);
+	return allowed;
+}
+
 static void greet(struct guest *g, const struct agent_hello *h)
 {
 	const struct conf_tunnel *t = find_tunnel(h->tunnel);
@@ -356,6 +376,11 @@ static void greet(struct guest *g, const struct agent_hello *h)
 	}
 	if (g->state == GUEST_UP) {
 		update(g, h, t);
+		return;
+	}
+	char why[128] = "";
+	if (!policy_allows(g, h, why, sizeof why)) {
+		refuse(g, REASON_POLICY, why, 0);
 		return;
 	}
 	g->advert = make_advert(g, h, t, false);

@@ -117,6 +117,29 @@ static int take_keys(const struct conf *c, const uint8_t *own, uint8_t keys[][TL
 	return 1;
 }
 
+/* A state for each thread. */
+static int make_scripts(struct regime *r, char *err, size_t errsize)
+{
+	struct script_fault f;
+
+	if (r->conf->global.lua.load.n == 0)
+		return 0;
+	r->scripts = xcalloc(r->conf->global.threads, sizeof(struct script *));
+	for (; r->scripts_n < r->conf->global.threads; r->scripts_n++) {
+		r->scripts[r->scripts_n] = script_new(r->conf, r->scripts[0], false, &f);
+		if (r->scripts[r->scripts_n])
+			continue;
+		snprintf(err, errsize, "%.150s:%d: %.120s", f.file, f.line, f.text);
+		return -1;
+	}
+	return 0;
+}
+
+struct script *regime_script(const struct regime *r, size_t thread)
+{
+	return thread < r->scripts_n ? r->scripts[thread] : NULL;
+}
+
 int regime_make(struct regime *r, struct conf *conf, const uint8_t *ticket_key, char *err, size_t errsize)
 {
 	uint8_t keys[TICKET_KEYS_MAX][TLS_TICKET_KEY];
@@ -127,7 +150,7 @@ int regime_make(struct regime *r, struct conf *conf, const uint8_t *ticket_key, 
 	if (n > 0)
 		good = make_tls(r, &(struct tls_ticket_keys){ keys, (size_t)n }, err, errsize) == 0;
 	explicit_bzero(keys, sizeof(keys));
-	if (good)
+	if (good && make_scripts(r, err, errsize) == 0)
 		return 0;
 	regime_free(r);
 	return -1;
@@ -142,6 +165,9 @@ void regime_free(struct regime *r)
 		tls_site_put(r->sites[i]);
 	free(r->sites);
 	tls_put(r->agent_tls);
+	for (size_t i = 0; i < r->scripts_n; i++)
+		script_free(r->scripts[i]);
+	free(r->scripts);
 	free(r->sockets);
 	conf_put(r->conf);
 	*r = (struct regime){ .conf = NULL };

@@ -36,6 +36,7 @@
 #include "mctunnel/main/verify.h"
 #include "mctunnel/net/resolve.h"
 #include "mctunnel/net/tls.h"
+#include "mctunnel/script/lua.h"
 #include "mctunnel/tunnel/registry.h"
 #include "mctunnel/tunnel/session.h"
 
@@ -48,6 +49,7 @@
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #define DRAIN_LOOK_MS 50
@@ -327,6 +329,7 @@ static int prepare_change(struct conf *conf)
 static void change_here(void)
 {
 	struct change *c = &me.change;
+	script_use(regime_script(&me.now, (size_t)thread_self()));
 	frontend_reload(c->listeners, c->listeners_n);
 	check_reload();
 	target_reload();
@@ -761,6 +764,7 @@ static void setup(int thread)
 	if (resolve_init(err, sizeof err) != 0)
 		log_warning("no names can be resolved: %s", err);
 	registry_init();
+	script_use(regime_script(&me.now, (size_t)thread));
 	frontend_init(me.conf, me.now.sites);
 	if (me.conf->hub.set)
 		hub_init(me.conf, me.now.hub_tls, me.hub_instance, is_ready);
@@ -789,6 +793,7 @@ static void teardown(int thread)
 	if (me.conf->hub.set)
 		hub_fini();
 	frontend_fini();
+	script_use(NULL);
 	registry_fini();
 	resolve_fini();
 	carrier_thread_fini();
@@ -857,6 +862,7 @@ int worker_run(const struct worker_args *args)
 	admin_init(&admin_state);
 	vip_init(&args->shared->vip);
 	ring_open();
+	tzset(); /* scripts ask for the local time, and a chroot has no zones */
 	if (privs_drop(err, sizeof err) != 0) {
 		log_alert("the worker cannot start: %s", err);
 		end_regime();

@@ -52,6 +52,8 @@
 #define NETS_MAX 1000        /* compiled networks that are kept */
 #define LOG_BURST 20         /* lines about faults at once, and one a second from then on */
 #define RENEW_MS 1000        /* between two states of which the first was full */
+#define WASTE_NS 10000000    /* of calls that have used up their budget, before the function rests ... */
+#define WASTE_SHARE 10       /* ... until they are no more than this part of the time */
 #define BUCKETS 160          /* four for each power of two nanoseconds */
 
 const char *const script_kinds[] = { "policy", "on_agent", "on_session_end" };
@@ -66,6 +68,7 @@ struct hook { /* a registered function */
 	int line;
 	int ref;    /* in the registry */
 	uint64_t calls, errors, sum_ns, max_ns;
+	uint64_t waste_ns, waste_at_ns; /* a bucket, and when it was looked at last */
 	uint32_t buckets[BUCKETS];
 	struct series *results[RESULTS]; /* NULL: not yet */
 };
@@ -370,14 +373,19 @@ static const char *status_words(int status)
 	return status == LUA_ERRMEM ? memory_text : status == LUA_ERRERR ? "an error while an error was dealt with" : "it failed";
 }
 
+static void clear_fault(struct script *s)
+{
+	s->fault.text[0] = s->fault.trace[0] = s->fault.file[0] = '\0';
+	s->fault.line = 0;
+}
+
 /* Calls body with a light pointer to arg. false: fault tells what went wrong, and that is all that came of it. */
 static bool run(struct script *s, lua_CFunction body, void *arg, uint64_t ms)
 {
 	lua_State *L = s->L;
 	int status;
 
-	s->fault.text[0] = s->fault.trace[0] = s->fault.file[0] = '\0';
-	s->fault.line = 0;
+	clear_fault(s);
 	s->left = s->budget = (long)ms * PER_MS;
 	s->wall_ns = ms * SLOW * 1000000u;
 	s->cpu_ns = 0;
@@ -1902,16 +1910,43 @@ static void on_failure(struct script *s, struct hook *h, const struct question *
 static void make_room(struct script *s);
 static bool is_open(struct script *s);
 
-/* false: it failed, and that has been told. */
-static bool call(struct script *s, struct hook *h, lua_CFunction body, void *arg, const struct question *q)
+/* A function that uses up its budget again and again must not take the thread away from others. Who is asked about meanwhile is denied. */
+static bool rests(struct hook *h)
 {
+	uint64_t now = now_ns(CLOCK_MONOTONIC), leaked = (now - h->waste_at_ns) / WASTE_SHARE;
+
+	h->waste_ns = leaked > h->waste_ns ? 0 : h->waste_ns - leaked;
+	h->waste_at_ns = now;
+	return h->waste_ns > WASTE_NS;
+}
+
+static bool call_it(struct script *s, struct hook *h, lua_CFunction body, void *arg)
+{
+	uint64_t took;
 	bool good;
 
 	s->running = h;
 	good = run(s, body, arg, s->conf->global.lua.budget_ms);
 	s->running = NULL;
-	tally(h, now_ns(CLOCK_MONOTONIC) - s->began_ns);
-	if (good)
+	took = now_ns(CLOCK_MONOTONIC) - s->began_ns;
+	tally(h, took);
+	if (s->spent) {
+		h->waste_at_ns = h->waste_ns ? h->waste_at_ns : s->began_ns;
+		h->waste_ns += took;
+	}
+	return good;
+}
+
+/* false: it failed, and that has been told. */
+static bool call(struct script *s, struct hook *h, lua_CFunction body, void *arg, const struct question *q)
+{
+	if (h->waste_ns && rests(h)) {
+		clear_fault(s);
+		str_copy(s->fault.text, sizeof(s->fault.text), "it is not called for a moment: it has used up its budget too often");
+		on_failure(s, h, q);
+		return false;
+	}
+	if (call_it(s, h, body, arg))
 		return true;
 	on_failure(s, h, q);
 	if (s->starved)

@@ -142,6 +142,8 @@ struct metric *metric_get(const char *name, const char *help, size_t labels_n, c
 	pthread_mutex_lock(&lock);
 	m = find_or_add(full, help, labels_n, labels);
 	pthread_mutex_unlock(&lock);
+	if (m && labels_n == 0)
+		metric_add(m, NULL, 0); /* it is there from the beginning */
 	if (!m)
 		snprintf(err, errsize, "there are %d metrics of scripts already, which is the maximum", METRICS_MAX);
 	return m;

@@ -353,6 +353,7 @@ static void wrong_scripts(void **state)
 		assert_int_equal((uint64_t)stat_sum(STAT_LUA_ERRORS), errors + 1);
 		for (int again = 0; again < 3; again++)
 			assert_int_equal(ask("good").kind, POLICY_ALLOW);
+		s->hooks[1]->waste_ns = 0;
 		assert_true(ask("wrong").failed);
 		assert_int_equal(ask("good").kind, POLICY_ALLOW);
 		script_free(s);
@@ -435,6 +436,30 @@ static void a_leak_ends_in_a_new_state(void **state)
 	}
 	assert_true(f.renewals >= 2);
 	assert_false(ask("p").failed);
+	script_free(s);
+}
+
+static void a_function_that_is_always_too_slow_rests(void **state)
+{
+	struct script *s = load("mctunnel.policy('slow', function(c) while true do end end)\nmctunnel.policy('good', function(c) return 'allow' end)");
+	struct script_hook h;
+	uint64_t began = now_ns(CLOCK_MONOTONIC);
+	int rested = 0;
+
+	for (int i = 0; i < 1000; i++) {
+		assert_true(ask("slow").failed);
+		rested += strstr(s->fault.text, "too often") != NULL;
+		assert_int_equal(ask("good").kind, POLICY_ALLOW);
+	}
+	script_hook(s, 0, &h);
+	assert_true(rested > 500);
+	assert_int_equal(h.errors, 1000);
+	assert_int_equal(h.calls + (uint64_t)rested, 1000);
+	/* so much at once, then a tenth */
+	assert_true(h.sum_ns <= WASTE_NS + h.max_ns * 2 + (now_ns(CLOCK_MONOTONIC) - began) / WASTE_SHARE);
+	s->hooks[0]->waste_at_ns -= 10000000000;
+	ask("slow");
+	assert_non_null(strstr(s->fault.text, "budget of instructions"));
 	script_free(s);
 }
 
@@ -766,6 +791,7 @@ int main(void)
 		cmocka_unit_test(unloadable_scripts),
 		cmocka_unit_test(deep_nesting_does_not_parse),
 		cmocka_unit_test(a_leak_ends_in_a_new_state),
+		cmocka_unit_test(a_function_that_is_always_too_slow_rests),
 		cmocka_unit_test(coroutines_that_are_left_behind_are_collected),
 		cmocka_unit_test(the_client_cannot_be_kept),
 		cmocka_unit_test(errors_have_place_and_trace),
