@@ -16,7 +16,10 @@
 #define HEAD_MAX (64u << 10) /* the most that listener.max_head allows */
 
 static _Thread_local struct {
-	char method[HTTP1_METHOD_MAX + 1], host[256], query[HEAD_MAX + 1], path[HEAD_MAX + 1], value[HEAD_MAX + 1];
+	char method[HTTP1_METHOD_MAX + 1], host[256], query[HEAD_MAX + 1], path[HEAD_MAX + 1];
+	char values[HEAD_MAX + HTTP1_FIELDS_MAX]; /* of fields that were asked for: all of them fit */
+	const char *value[HTTP1_FIELDS_MAX];      /* each of them in there; NULL: not yet */
+	size_t values_len;
 	struct verdict verdict;
 	struct policy_answer policy;
 	struct origin_route routes[RULES_ROUTES];
@@ -47,20 +50,32 @@ uint16_t webroute_host(char *host, size_t size, const char *authority, size_t le
 		if (c != '[' && c != ']')
 			host[at++] = c >= 'A' && c <= 'Z' ? (char)(c | 0x20) : c;
 	}
+	if (at > 1 && host[at - 1] == '.')
+		at--; /* the same name, written out to the root */
 	host[at] = '\0';
 	return (uint16_t)port;
 }
 
-/* The value lasts until the next call. */
+/* What rules have caught points into values: each keeps its place for the request. */
+static const char *value_of(const struct http1_head *h, size_t field)
+{
+	struct http1_text t = h->fields[field].value;
+
+	if (here.value[field])
+		return here.value[field];
+	char *place = here.values + here.values_len;
+	copy(place, sizeof(here.values) - here.values_len, t);
+	here.values_len += strlen(place) + 1;
+	return here.value[field] = place;
+}
+
 static const char *header(const void *arg, const char *name, size_t i)
 {
 	const struct http1_head *h = arg;
 
 	for (size_t k = 0; k < h->fields_n; k++) {
-		if (!http1_is(h->fields[k].name, name) || i-- > 0)
-			continue;
-		copy(here.value, sizeof(here.value), h->fields[k].value);
-		return here.value;
+		if (http1_is(h->fields[k].name, name) && i-- == 0)
+			return value_of(h, k);
 	}
 	return NULL;
 }
@@ -74,6 +89,8 @@ static bool gather(struct facts *f, const struct webroute_ask *a)
 	copy(here.method, sizeof(here.method), h->method);
 	copy(here.query, sizeof(here.query), h->query);
 	here.host[0] = '\0';
+	here.values_len = 0;
+	memset(here.value, 0, h->fields_n * sizeof(here.value[0]));
 	if (h->authority.len > 0)
 		port = webroute_host(here.host, sizeof(here.host), h->authority.at, h->authority.len);
 	if (http1_normalise(here.path, h->path) < 0)

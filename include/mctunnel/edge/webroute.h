@@ -37,7 +37,7 @@ struct webroute { /* strings are good until the thread's next call */
 };
 
 void webroute(struct webroute *out, const struct webroute_ask *ask);
-/* Host and port of an authority ("[::1]:80"): host in lower case, without brackets, cut where it does not fit; the port, 0: none. */
+/* Host and port of an authority ("[::1]:80"): host in lower case, without brackets and without a dot at its end, cut where it does not fit; the port, 0: none. */
 uint16_t webroute_host(char *host, size_t size, const char *authority, size_t len);
 
 #endif

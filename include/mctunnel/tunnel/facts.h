@@ -18,7 +18,7 @@ struct facts {
 	const char *host;        /* lower case, without port */
 	const char *path;        /* normalised, without query */
 	const char *query;       /* with its '?', "" when there is none */
-	/* The i-th value of a field (names in any case), NULL: there is no such. NULL itself where there are no fields. */
+	/* The i-th value of a field (names in any case), NULL: there is no such. Good as long as the facts: captures point there. NULL itself where there are no fields. */
 	const char *(*header)(const void *arg, const char *name, size_t i);
 	const void *header_arg;
 };
