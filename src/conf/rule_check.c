@@ -413,11 +413,39 @@ static void check_location(struct check *k, char *const *redirect)
 		alert_on(k->f, redirect, &k->r->at, "there can be no blank in a location: it is written \"%%20\"");
 }
 
+static size_t groups_of(const struct pattern *p)
+{
+	size_t n = 0;
+
+	while (pattern_capture(p, n))
+		n++;
+	return n;
+}
+
+/* Of each condition one expression catches. */
+static void check_captures(struct check *k)
+{
+	unsigned conditions = RULE_FIELD_COUNT + (unsigned)k->r->header_n;
+	size_t sum = 0;
+
+	for (unsigned c = 0; c < conditions; c++) {
+		size_t most = 0;
+		for (size_t i = 0; i < k->groups_n; i++) {
+			size_t n = k->groups[i].condition == c ? groups_of(k->groups[i].p) : 0;
+			most = n > most ? n : most;
+		}
+		sum += most;
+	}
+	if (sum > PATTERN_CAPTURES)
+		alert_on(k->f, &k->r->at, NULL, "%zu groups with a name are too many: the maximum of a rule is %d", sum, PATTERN_CAPTURES);
+}
+
 static void check_templates(struct check *k)
 {
 	struct conf_rule *r = k->r;
 
 	find_groups(k);
+	check_captures(k);
 	if (r->route.n > RULE_ROUTES_MAX)
 		alert_on(k->f, &r->route.v, &r->at, "%zu routes are too many: the maximum is %d", r->route.n, RULE_ROUTES_MAX);
 	for (size_t i = 0; i < r->route.n; i++)
