@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
 """Checks of type tcp, and what follows from any check: the words, the hub that hears of it, the sessions that go elsewhere."""
+import csv
+import io
 import json
 import os
 import socket
@@ -178,6 +180,32 @@ def test_death_of_a_target_costs_nobody(run):
             break
     check(None not in seen, seen)
     equal(set(seen[-10:]), {"two"})
+
+
+def statistics(program):
+    """Rows of `show stat` by what they are of."""
+    return {(row["pxname"], row["svname"]): row for row in csv.DictReader(io.StringIO(watching.ask(program, "show stat csv").lstrip("# ")))}
+
+
+def test_statistics(run):
+    """The columns in which HAProxy tells of checks: on the hub what it was told, on the agent all of it."""
+    t = Target(run, named("one"))
+    p = watching.site(run, [{"x": t.address, "y": t.address}], {"x": watching.check(type="tcp", rise=2, fall=3)}, services={"weight": 50})
+    wait_service(p.agent, "UP", "x")
+    wait_service(p.hub, "UP", "x")
+    row = statistics(p.hub)["site-a/x", "edge-1"]
+    equal([row[c] for c in ("type", "status", "weight", "check_status", "check_desc")], ["2", "UP", "50", "L4OK", "connected"])
+    check(int(row["lastchg"]) < 60, row)
+    equal([statistics(p.hub)["site-a/y", "edge-1"][c] for c in ("status", "check_status")], ["UP", ""])
+    row = statistics(p.agent)["site-a/x", "edge-1"]
+    equal([row[c] for c in ("status", "check_status", "check_rise", "check_fall", "check_health", "chkfail", "chkdown")], ["UP", "L4OK", "2", "3", "4", "0", "0"])
+    equal(statistics(p.agent)["site-a/y", "edge-1"]["status"], "no check")
+    t.fall()
+    wait_service(p.hub, "DOWN", "x")
+    equal([statistics(p.hub)["site-a/x", "edge-1"][c] for c in ("status", "check_status", "check_desc")], ["DOWN", "L4CON", "Connection refused"])
+    row = statistics(p.agent)["site-a/x", "edge-1"]
+    equal([row[c] for c in ("status", "check_health", "chkdown")], ["DOWN", "0", "1"])
+    check(int(row["chkfail"]) >= 3, row)
 
 
 def test_by_operator(run):

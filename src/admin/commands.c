@@ -34,7 +34,7 @@ static const struct command commands[] = {
 	{ "quit", "", 0, 0, USER, 0, quit, "Closes the connection." },
 
 	{ "show info", "", 0, 0, USER, JSON, show_info, "The process: version, state, limits, totals." },
-	{ "show stat", "", 0, 0, USER, JSON | CSV, view_stat, "Statistics of listeners, tunnels and agents as CSV in HAProxy's columns; unused ones are empty, our own stand at the end." },
+	{ "show stat", "", 0, 0, USER, JSON | CSV, view_stat, "Statistics of listeners, tunnels, agents and services (as TUNNEL/SERVICE) as CSV in HAProxy's columns; unused ones are empty, our own stand at the end." },
 	{ "show tunnels", "", 0, 0, USER, JSON, view_tunnels, "Tunnels: status, agents and services that are up, sessions, bytes of ended sessions." },
 	{ "show agents", "", 0, 0, USER, JSON, view_agents, "Agents that the configuration names, there or not: status, links, sessions, round trip, services." },
 	{ "show links", "", 0, 0, OPERATOR, JSON, view_links, "Links, each with its ID, its peer, the thread that carries it, sessions, round trip, and the peer's certificate." },

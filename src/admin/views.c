@@ -776,6 +776,98 @@ static void stat_tunnel(struct answer *a, const struct people *p, const struct c
 	put_sheet(a, &s);
 }
 
+/* A service is a proxy of its own, "TUNNEL/SERVICE", the agents that offer it are its servers. */
+static void set_service(struct sheet *s, const char *tunnel, const char *service, const char *agent, size_t iid)
+{
+	char path[2 * HELLO_NAME_MAX];
+
+	snprintf(path, sizeof(path), "%.63s/%.63s", tunnel, service);
+	set_names(s, path, agent, 2, iid);
+	set_int(s, COL_act, 1);
+	set_int(s, COL_bck, 0);
+}
+
+static void set_check(struct sheet *s, const char *status, uint32_t code, const char *text, uint64_t age_ms)
+{
+	set(s, COL_check_status, status);
+	if (code)
+		set_int(s, COL_check_code, code);
+	set(s, COL_last_chk, text);
+	set(s, COL_check_desc, text);
+	set_int(s, COL_lastchg, age_ms / 1000);
+}
+
+static void stat_offered(struct answer *a, const struct conf *c, const struct advert *v, size_t i)
+{
+	const struct hello_service *o = &v->services[i];
+	struct sheet s;
+	size_t t = 0;
+
+	while (t < c->tunnels_n && strcmp(c->tunnels[t].name, v->tunnel) != 0)
+		t++;
+	set_service(&s, v->tunnel, o->name, v->name, c->listeners_n + t + 1);
+	set_int(&s, COL_sid, HELLO_SERVICES_MAX * (a->count + 1) + i); /* behind those of the tunnel's agents */
+	set(&s, COL_status, service_status(v, o, s.cell[COL_pxname]));
+	set_int(&s, COL_weight, o->weight);
+	if (o->maxconn)
+		set_int(&s, COL_slim, o->maxconn);
+	if (o->status[0])
+		set_check(&s, o->status, o->code, o->text, age_of(v, o));
+	put_sheet(a, &s);
+}
+
+/* All that HAProxy says of a server's checks. */
+static void stat_own(struct answer *a, const struct conf_agent *c, size_t i)
+{
+	const struct conf_service *conf = &c->services[i];
+	struct check_view v;
+	bool checked = check_view(conf->name, &v);
+	struct sheet s;
+
+	set_service(&s, c->tunnel, conf->name, c->name, i + 1);
+	set_int(&s, COL_sid, 1);
+	set(&s, COL_status, checked ? v.words : "no check");
+	set_int(&s, COL_weight, checked ? v.weight : conf->weight);
+	set_int(&s, COL_scur, target_sessions(i));
+	if (conf->maxconn)
+		set_int(&s, COL_slim, conf->maxconn);
+	set(&s, COL_addr, conf->target.text);
+	if (checked) {
+		const char *text = v.last.text[0] ? v.last.text : check_status_text(v.last.status);
+
+		set_check(&s, check_status_word(v.last.status), v.last.code, text, clock_ms() - v.since_ms);
+		set_int(&s, COL_check_duration, v.last.took_us / 1000);
+		set_int(&s, COL_chkfail, v.failed);
+		set_int(&s, COL_chkdown, v.falls);
+		set_int(&s, COL_check_rise, conf->check.rise);
+		set_int(&s, COL_check_fall, conf->check.fall);
+		set_int(&s, COL_check_health, v.health);
+	}
+	put_sheet(a, &s);
+}
+
+/* a->count counts agents and, beyond them, what we offer ourselves (unless the hub of this process has told it); a->cursor the services of an agent. */
+static int stat_services(struct answer *a, const struct conf *c)
+{
+	const struct people *p = a->data;
+
+	for (; a->count < p->n; a->count++, a->cursor = 0) {
+		const struct advert *v = p->agents[a->count].advert;
+
+		for (; a->cursor < v->services_n && v->tunnel[0]; a->cursor++) {
+			if (answer_full(a))
+				return 0;
+			stat_offered(a, c, v, a->cursor);
+		}
+	}
+	for (; !c->hub.set && a->count - p->n < c->agent.services_n; a->count++) {
+		if (answer_full(a))
+			return 0;
+		stat_own(a, &c->agent, a->count - p->n);
+	}
+	return ANSWER_DONE;
+}
+
 int view_stat(struct answer *a)
 {
 	static const char *const columns[] = {
@@ -802,5 +894,5 @@ int view_stat(struct answer *a)
 		else
 			stat_tunnel(a, a->data, c, a->index - c->listeners_n);
 	}
-	return ANSWER_DONE;
+	return stat_services(a, c);
 }

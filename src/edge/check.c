@@ -507,6 +507,7 @@ static void view(const struct ward *w, struct check_view *out)
 				    .last = w->last,
 				    .since_ms = since < now ? since : now,
 				    .last_ms = w->last_ms,
+				    .health = w->standing.health,
 				    .weight = standing_weight(&w->standing, &w->s->check, w->s->weight, now),
 				    .checks = w->checks,
 				    .failed = w->failed,

@@ -24,6 +24,7 @@ struct check_view {
 	struct probe_result why;  /* the check that made it what it is; INI: there was none */
 	struct probe_result last; /* the newest one */
 	char words[32];           /* UP 1/3 */
+	uint32_t health;          /* 0 to rise + fall - 1 */
 	uint64_t since_ms;        /* when it went up or down, or began; not after the caller's clock_ms() */
 	uint64_t last_ms;         /* of the newest check; 0: there was none */
 	uint32_t weight;          /* at the moment, of the configured one */
