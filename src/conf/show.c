@@ -1,4 +1,4 @@
-/* The values in force, written from the rows of the schema. Knows no key by name but the two sections that may be missing. */
+/* The values in force, written from the rows of the schema. Knows no key by name. */
 #include "mctunnel/conf/show.h"
 
 #include "mctunnel/base/str.h"
@@ -79,23 +79,29 @@ static bool shown(const struct row *row)
 	return !row->later && (row->size || row->sub);
 }
 
-static bool missing(const struct conf *c, const char *base, const struct row *row)
+/* A group that would know its place, and has none, was not written: without its section there is no hub, and a listener without tls ends none. */
+static bool missing(const char *base, const struct row *row)
 {
-	return base == (const char *)c && ((strcmp(row->name, "hub") == 0 && !c->hub.set) || (strcmp(row->name, "agent") == 0 && !c->agent.set));
+	const struct conf_where *at;
+
+	if (row->kind != KIND_GROUP || row->sub->at == NO_PLACE)
+		return false;
+	at = (const struct conf_where *)(const void *)(base + row->offset + row->sub->at);
+	return !at->file;
 }
 
-static void text_section(FILE *out, const struct conf *c, const struct section *s, const char *base, const char *prefix);
+static void text_section(FILE *out, const struct section *s, const char *base, const char *prefix);
 
-static void text_row(FILE *out, const struct conf *c, const struct row *row, const char *base, const char *key)
+static void text_row(FILE *out, const struct row *row, const char *base, const char *key)
 {
 	char element[192];
 
 	if (row->kind == KIND_GROUP) {
-		text_section(out, c, row->sub, base + row->offset, key);
+		text_section(out, row->sub, base + row->offset, key);
 	} else if (row->kind == KIND_LIST) {
 		for (size_t i = 0; i < *(const size_t *)(base + row->count); i++) {
 			snprintf(element, sizeof(element), "%.160s[%zu]", key, i);
-			text_section(out, c, row->sub, *(char *const *)(base + row->offset) + i * row->sub->size, element);
+			text_section(out, row->sub, *(char *const *)(base + row->offset) + i * row->sub->size, element);
 		}
 	} else if (row->many || has_text(row, base + row->offset)) {
 		fprintf(out, "%s = ", key);
@@ -107,14 +113,14 @@ static void text_row(FILE *out, const struct conf *c, const struct row *row, con
 	}
 }
 
-static void text_section(FILE *out, const struct conf *c, const struct section *s, const char *base, const char *prefix)
+static void text_section(FILE *out, const struct section *s, const char *base, const char *prefix)
 {
 	char key[256];
 
 	for (size_t i = 0; i < s->rows_n; i++) {
 		snprintf(key, sizeof(key), "%.190s%s%s", prefix, *prefix ? "." : "", s->rows[i].name);
-		if (shown(&s->rows[i]) && !missing(c, base, &s->rows[i]))
-			text_row(out, c, &s->rows[i], base, key);
+		if (shown(&s->rows[i]) && !missing(base, &s->rows[i]))
+			text_row(out, &s->rows[i], base, key);
 	}
 }
 
@@ -148,7 +154,7 @@ static void json_section(FILE *out, const struct conf *c, const struct section *
 
 	fputc('{', out);
 	for (size_t i = 0; i < s->rows_n; i++) {
-		if (!shown(&s->rows[i]) || missing(c, base, &s->rows[i]))
+		if (!shown(&s->rows[i]) || missing(base, &s->rows[i]))
 			continue;
 		fprintf(out, "%s\"%s\": ", first ? "" : base == (const char *)c ? ",\n" : ", ", s->rows[i].name);
 		json_row(out, c, &s->rows[i], base);
@@ -160,7 +166,7 @@ static void json_section(FILE *out, const struct conf *c, const struct section *
 void conf_show(const struct conf *c, FILE *out, bool json)
 {
 	if (!json) {
-		text_section(out, c, &schema_root, (const char *)c, "");
+		text_section(out, &schema_root, (const char *)c, "");
 		return;
 	}
 	json_section(out, c, &schema_root, (const char *)c);

@@ -299,6 +299,8 @@ static void on_conn(struct conn *c)
 
 	if (a->stage != IN_QUEUE)
 		look(a);
+	else if (c->hup) /* it has not waited */
+		fail(a, REASON_CLIENT_RESET, "connection reset before the TLS handshake");
 }
 
 struct arrival *arrival_new(int fd, const struct addr *src, const struct addr *dst, const struct arrival_options *o, const struct arrival_events *ev, void *owner)

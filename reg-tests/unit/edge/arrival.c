@@ -628,6 +628,28 @@ static void few_handshakes_a_turn(void **state)
 	}
 }
 
+static void who_leaves_the_queue_is_gone_at_once(void **state)
+{
+	struct arrival_options o = { .tls = site, .timeout_ms = 60000 };
+	struct linger l = { .l_onoff = 1 };
+	SSL *ssl = SSL_new(client_ctx);
+	int fd[2];
+
+	tcp_pair(fd);
+	arrive(fd, &o);
+	SSL_set_fd(ssl, t.peer);
+	SSL_set_connect_state(ssl);
+	SSL_do_handshake(ssl);
+	t.a->stage = IN_QUEUE; /* behind many others */
+	assert_int_equal(setsockopt(t.peer, SOL_SOCKET, SO_LINGER, &l, sizeof(l)), 0);
+	close(t.peer);
+	wait_over();
+	assert_int_equal(t.why, REASON_CLIENT_RESET);
+	SSL_free(ssl);
+	t.peer = -1;
+	end();
+}
+
 static int setup(void **state)
 {
 	loop_init();
@@ -668,6 +690,7 @@ int main(void)
 		T(what_is_not_tls),
 		T(a_handshake_that_stands_still),
 		T(few_handshakes_a_turn),
+		T(who_leaves_the_queue_is_gone_at_once),
 	};
 	return cmocka_run_group_tests(tests, make_site, free_site);
 }
