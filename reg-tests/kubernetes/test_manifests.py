@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """etc/kubernetes is what Kubernetes takes, what the founding document asks for, and of one mind with the configurations,
-the Dockerfile and VERSION. Fields are held against schema.json, from the official client's description of the API."""
+the Dockerfile and VERSION. Fields are held against schema.json (make-schema)."""
 import json
 import os
 import re
