@@ -433,10 +433,12 @@ static void apply_gone(uint64_t id)
 	char tunnel[HELLO_NAME_MAX];
 	str_copy(tunnel, sizeof tunnel, p->advert->tunnel);
 	entry_del(e);
-	if (list_empty(&p->entries))
+	if (list_empty(&p->entries)) {
+		session_give_back(&p->parked);
 		bury_replaced(p);
-	else
+	} else {
 		unpark(p);
+	}
 	sweep(tunnel);
 	changed();
 }

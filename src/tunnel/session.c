@@ -415,6 +415,12 @@ static void lose(struct session *s, enum reason why, bool refused)
 	end(s, why, refused);
 }
 
+/* A hub's request that nobody has answered is not waited for any longer when it has lost its link. */
+static bool unanswered(const struct session *s)
+{
+	return !s->agent_side && !s->established && !s->aborted && s->owner;
+}
+
 static void on_timer(struct timer *t)
 {
 	struct session *s = container_of(t, struct session, timer);
@@ -426,7 +432,12 @@ static void on_timer(struct timer *t)
 		else
 			time_out(s);
 		break;
-	case PARKED: lose(s, REASON_RESUME_TIMEOUT, false); break;
+	case PARKED:
+		if (unanswered(s) && clock_ms() - s->asked_ms >= s->connect_ms)
+			time_out(s);
+		else
+			lose(s, REASON_RESUME_TIMEOUT, false);
+		break;
 	case OPEN: unblock(s); break;
 	case KEPT:
 	case MOVING: BUG_ON(true);
@@ -720,12 +731,29 @@ void session_resumed(struct session *s, struct link *l, int32_t stream, const st
 	go_on(s);
 }
 
+static uint32_t patience(const struct session *s)
+{
+	uint64_t waited = clock_ms() - s->asked_ms, left = waited < s->connect_ms ? s->connect_ms - waited : 0;
+
+	return unanswered(s) && left < s->resume_ms ? (uint32_t)left : s->resume_ms;
+}
+
 static void park(struct session *s)
 {
 	s->stream = 0;
 	s->waits_answer = false;
 	set_state(s, PARKED);
-	timer_start(&s->timer, s->resume_ms);
+	timer_start(&s->timer, patience(s));
+}
+
+void session_give_back(struct list *parked)
+{
+	list_for_each_safe (n, parked) {
+		struct session *s = session_of_node(n);
+
+		if (unanswered(s) && untouched(s) && s->out.sent_high == 0)
+			end(s, REASON_LOST, true);
+	}
 }
 
 void session_park(struct session *s, struct list *parked)

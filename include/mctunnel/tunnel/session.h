@@ -99,6 +99,9 @@ void session_unlink(struct session *s, struct list *parked);
 const uint8_t *session_peer(const struct session *s);
 uint32_t session_epoch(const struct session *s);
 
+/* No link of their peer is left: requests of a hub that have no answer and carried no byte yet may go elsewhere at once (on_end, refused). The others stay. */
+void session_give_back(struct list *parked);
+
 /* Ends every session of a parking list / every one of this thread that is neither on a link nor parked. */
 void session_end_list(struct list *parked, enum reason why);
 void session_stop_all(enum reason why);

@@ -498,6 +498,49 @@ static void test_reset_of_a_parked_session_is_told_later(void **state)
 	finish();
 }
 
+/* Its peer is gone: what nobody can have consumed may go elsewhere at once. */
+static void test_given_back(void **state)
+{
+	links(false, false);
+	agent.on_request = accept_now;
+	open_client();
+	settle_pair(&hub, &agent);
+	relink();
+	session_give_back(&hub.parked);
+	assert_int_equal(client.ends, 1);
+	assert_int_equal(client.why, REASON_LOST);
+	assert_true(client.refused);
+	finish();
+}
+
+static void test_sent_bytes_are_not_given_back(void **state)
+{
+	links(false, false);
+	agent.on_request = accept_now;
+	open_client();
+	user_write(&client, 10); /* who knows what the target has got */
+	settle_pair(&hub, &agent);
+	relink();
+	session_give_back(&hub.parked);
+	assert_int_equal(client.ends, 0);
+	pass_ms(9900);
+	assert_int_equal(client.ends, 0);
+	pass_ms(200); /* parked, it is waited for no longer than on a link */
+	assert_int_equal(client.why, REASON_CONNECT_TIMEOUT);
+	assert_false(client.refused);
+	finish();
+}
+
+static void test_answered_is_not_given_back(void **state)
+{
+	up();
+	relink();
+	session_give_back(&hub.parked);
+	pass_ms(20000);
+	assert_int_equal(client.ends, 0);
+	finish();
+}
+
 static void test_own_end_is_told_over_the_next_link(void **state)
 {
 	up();
@@ -873,6 +916,9 @@ int main(int argc, char **argv)
 		T(test_foreign_codes),
 		T(test_done_is_no_reason_for_a_reset),
 		T(test_reset_of_a_parked_session_is_told_later),
+		T(test_given_back),
+		T(test_sent_bytes_are_not_given_back),
+		T(test_answered_is_not_given_back),
 		T(test_own_end_is_told_over_the_next_link),
 		T(test_bytes_lost_with_a_link_come_again),
 		T(test_unread_bytes_come_again),
