@@ -181,6 +181,7 @@ install: all ## install below DESTDIR and PREFIX; an existing configuration is k
 		>$(DESTDIR)$(UNITDIR)/mctunnel.service
 	chmod 644 $(DESTDIR)$(UNITDIR)/mctunnel.service
 	install -m 644 etc/systemd/sysusers.conf $(DESTDIR)$(SYSUSERSDIR)/mctunnel.conf
+	install -D -m 644 etc/systemd/mctunnel-pair.conf $(DESTDIR)$(DOCDIR)/examples/systemd/mctunnel-pair.conf
 	install -m 644 etc/systemd/tmpfiles.conf $(DESTDIR)$(TMPFILESDIR)/mctunnel.conf
 	test -e $(DESTDIR)$(SYSCONFDIR)/logrotate.d/mctunnel || \
 		install -D -m 644 etc/logrotate/mctunnel $(DESTDIR)$(SYSCONFDIR)/logrotate.d/mctunnel

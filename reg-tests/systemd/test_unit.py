@@ -44,6 +44,18 @@ def test_verify(r):
     equal((said.returncode, about_us), (0, []), "what systemd-analyze verify says")
 
 
+def test_pair(r):
+    """The drop-in for a pair is accepted, and the whole is hardened still."""
+    path = r.path("mctunnel.service")
+    with open(UNIT) as f, open(os.path.join(os.path.dirname(UNIT), "mctunnel-pair.conf")) as more, open(path, "w") as out:
+        out.write(f.read().replace("/usr/sbin/mctunnel", "/bin/true") + more.read())  # as systemd reads it: one after the other
+    said = run("systemd-analyze", "verify", "--man=no", path)
+    equal((said.returncode, [line for line in said.stdout.splitlines() if "mctunnel" in line]), (0, []), "what systemd-analyze verify says")
+    said = run("systemd-analyze", "security", "--offline=true", "--threshold=%d" % (EXPOSURE * 10), path)
+    say(said.stdout.strip().splitlines()[-1])
+    equal(said.returncode, 0, "exit code of systemd-analyze security")
+
+
 def test_what_the_program_relies_on(_):
     unit = settings()
     for key, value in {"Type": "notify", "NotifyAccess": "main", "Restart": "always", "KillMode": "mixed",

@@ -14,10 +14,12 @@
 #include "mctunnel/conf/finding.h"
 #include "mctunnel/conf/schema.h"
 #include "mctunnel/conf/value.h"
+#include "mctunnel/edge/departure.h"
 #include "mctunnel/edge/dialer.h"
 #include "mctunnel/edge/frontend.h"
 #include "mctunnel/edge/hub.h"
 #include "mctunnel/edge/target.h"
+#include "mctunnel/event/thread.h"
 #include "mctunnel/tunnel/registry.h"
 
 #include <stdlib.h>
@@ -26,6 +28,7 @@
 
 #define KILLS_A_CALL 500
 #define LOOKS_A_CALL 5000
+#define DEPART_MS 50
 
 /* ---- names: of the configuration ---- */
 
@@ -357,11 +360,27 @@ int set_log_level(struct answer *a)
 	return ANSWER_DONE;
 }
 
+/* A moment later, so that what was under way when the address moved still arrives. */
 int set_vip(struct answer *a)
 {
-	if (vip_set(a->argv[0]) < 0)
-		answer_say(a, true, "Roles are master, backup, fault.");
-	return ANSWER_DONE;
+	int next;
+
+	if (a->stage == 0) {
+		if (vip_set(a->argv[0]) < 0) {
+			answer_say(a, true, "Roles are master, backup, fault.");
+			return ANSWER_DONE;
+		}
+		a->stage = 1;
+		a->until_ms = vip_get() == VIP_MASTER ? 0 : clock_ms() + DEPART_MS;
+	}
+	if (thread_self() == 0 && clock_ms() < a->until_ms)
+		return ANSWER_WAIT;
+	if (vip_get() != VIP_MASTER)
+		a->count += departure_run();
+	next = answer_next_thread(a, true);
+	if (next == ANSWER_DONE && a->count > 0)
+		log_notice("%llu clients and links of an address that this host has no longer have been reset", (unsigned long long)a->count);
+	return next;
 }
 
 int clear_counters(struct answer *a)

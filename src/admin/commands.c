@@ -71,7 +71,7 @@ static const struct command commands[] = {
 	{ "set maxconn", "N", 1, 1, ADMIN, CHANGES, set_maxconn, "The limit of sessions in the process, instead of global.maxconn, until it is restarted." },
 	{ "set log level", "LEVEL", 1, 1, ADMIN, CHANGES, set_log_level, "The least important records that targets of the log take: alert, error, warning, notice, info, debug." },
 	{ "set weight", "AGENT SERVICE N", 3, 3, ADMIN, CHANGES, change_weight, "The weight of a service of an agent, 0 to 256, instead of what the agent says; 0: no new sessions." },
-	{ "set vip", "master|backup|fault", 1, 1, ADMIN, CHANGES, set_vip, "Tells which role this host has for the virtual address; for keepalived's notify script. Shown, logged and counted, nothing else." },
+	{ "set vip", "master|backup|fault", 1, 1, ADMIN, CHANGES, set_vip, "Tells which role this host has for the virtual address; for keepalived's notify script. Shown, logged and counted; with backup or fault, clients and links of an address that this host has no longer are reset, with master a stop waits for the address to move (global.vip_grace)." },
 	{ "set severity-output", "none|number", 1, 1, USER, 0, severity_output, "Whether sentences begin with their severity on this connection: [3] a refusal, [6] a notice." },
 
 	{ "reload", "", 0, 0, ADMIN, CHANGES, reload, "Reads the configuration again, whole: it takes effect between two turns of the loops, or is refused with the reasons and the old one stays. Nothing is dropped." },

@@ -315,6 +315,15 @@ bool addr_equal(const struct addr *a, const struct addr *b)
 	return a->len == b->len && memcmp(&a->u, &b->u, a->len) == 0;
 }
 
+bool addr_same_host(const struct addr *a, const struct addr *b)
+{
+	if (a->len && b->len && a->u.sa.sa_family == AF_INET && b->u.sa.sa_family == AF_INET)
+		return a->u.in4.sin_addr.s_addr == b->u.in4.sin_addr.s_addr;
+	if (a->len && b->len && a->u.sa.sa_family == AF_INET6 && b->u.sa.sa_family == AF_INET6)
+		return a->u.in6.sin6_scope_id == b->u.in6.sin6_scope_id && IN6_ARE_ADDR_EQUAL(&a->u.in6.sin6_addr, &b->u.in6.sin6_addr);
+	return addr_equal(a, b);
+}
+
 int addr_parse(struct addr *out, const char *text)
 {
 	struct endpoint e;

@@ -166,7 +166,11 @@ static const struct row global_rows[] = {
 	{ .name = "hard_stop_after", .kind = KIND_TIME, FIELD(struct conf_global, hard_stop_after), .min = 1, .max = MAX_TIME, .def = "30s",
 	  .help = "At a soft stop, sessions may go on for this long; then they are ended." },
 	{ .name = "health_file", .kind = KIND_PATH, .restart = true, FIELD(struct conf_global, health_file), .def_words = "none",
-	  .help = "A file for keepalived's track_file, written by the master: 0 says serve, 1 says move the VIP." },
+	  .help = "A file for keepalived's track_file, written by the master: 0 says serve, 1 says move the VIP, because the worker hangs or does not come back, or because the hub stops (doc/failover.md)." },
+	{ .name = "health_timeout", .kind = KIND_TIME, FIELD(struct conf_global, health_timeout), .min = 200, .max = DAY, .def = "300ms",
+	  .help = "A worker one of whose loops has not turned for this long, or that is not back this long after its death, makes health_file say 1; when it has done well for a second, 0 again. A loop that stands still for 2s is ended." },
+	{ .name = "vip_grace", .kind = KIND_TIME, FIELD(struct conf_global, vip_grace), .max = MAX_TIME, .def = "1s",
+	  .help = "Of a hub that has been told that it is master (set vip): how long at a stop it goes on as before once health_file says 1. As soon as it is told that it is master no more, it stops. 0 does not wait." },
 };
 static const struct section global = { .name = "global", ROWS(global_rows), .at = NO_PLACE, .intro = "What concerns the whole process." };
 

@@ -1031,6 +1031,17 @@ static void view_web(struct frontend_client *v, const struct web *web)
 	v->target = w.target;
 	v->state = w.state;
 	v->link = w.link;
+	v->fd = w.fd;
+}
+
+/* -1 while it arrives, which takes not long; a web's is its own. */
+static int socket_of(const struct client *cl)
+{
+	if (cl->arrival || cl->web)
+		return -1;
+	if (cl->carried)
+		return pump_fd(cl->pump);
+	return cl->conn ? conn_fd(cl->conn) : cl->fd;
 }
 
 static void view(struct frontend_client *v, const struct client *cl, char *peer)
@@ -1048,20 +1059,21 @@ static void view(struct frontend_client *v, const struct client *cl, char *peer)
 				       .target = t.target,
 				       .state = state_word(cl, &t),
 				       .age_ms = clock_ms() - cl->accepted_ms,
-				       .link = t.link };
+				       .link = t.link,
+				       .fd = socket_of(cl) };
 	client_bytes(cl, &v->up, &v->down);
 	if (cl->web)
 		view_web(v, cl->web);
 }
 
-static void client_kill(struct client *cl)
+static void client_kill(struct client *cl, enum reason why)
 {
 	if (cl->web)
-		web_kill(cl->web, REASON_KILLED);
+		web_kill(cl->web, why);
 	else if (cl->carried)
-		pump_abort(cl->pump, REASON_KILLED);
+		pump_abort(cl->pump, why);
 	else
-		client_end(cl, REASON_KILLED);
+		client_end(cl, why);
 }
 
 bool frontend_each(uint64_t *cursor, enum visit (*visit)(void *, const struct frontend_client *), void *arg)
@@ -1081,8 +1093,8 @@ bool frontend_each(uint64_t *cursor, enum visit (*visit)(void *, const struct fr
 		enum visit next = visit(arg, &v);
 		if (next == VISIT_STOP)
 			return false;
-		if (next == VISIT_KILL)
-			client_kill(cl);
+		if (next == VISIT_KILL || next == VISIT_MOVE)
+			client_kill(cl, next == VISIT_MOVE ? REASON_MOVED : REASON_KILLED);
 	}
 	return true;
 }

@@ -947,12 +947,13 @@ static struct hub_link view(const struct guest *g)
 				 .cert = tls_peer_subject(carrier_conn(g->carrier)),
 				 .version = g->advert->version,
 				 .sessions = (uint32_t)link_sessions(l),
-				 .rtt_us = link_rtt_us(l)};
+				 .rtt_us = link_rtt_us(l),
+				 .fd = conn_fd(carrier_conn(g->carrier))};
 }
 
-static void kill_link(struct guest *g)
+static void kill_link(struct guest *g, enum reason why)
 {
-	log_guest(LOG_NOTICE, "link_down", g, REASON_KILLED, reason_text(REASON_KILLED));
+	log_guest(LOG_NOTICE, "link_down", g, why, reason_text(why));
 	guest_free(g);
 }
 
@@ -969,8 +970,8 @@ bool hub_each(uint64_t *cursor, enum visit (*visit)(void *, const struct hub_lin
 		enum visit next = visit(arg, &v);
 		if (next == VISIT_STOP)
 			return false;
-		if (next == VISIT_KILL)
-			kill_link(g);
+		if (next == VISIT_KILL || next == VISIT_MOVE)
+			kill_link(g, next == VISIT_MOVE ? REASON_MOVED : REASON_KILLED);
 	}
 	return true;
 }

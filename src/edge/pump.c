@@ -407,6 +407,11 @@ uint64_t pump_out(const struct pump *p)
 	return p->out;
 }
 
+int pump_fd(const struct pump *p)
+{
+	return p->c ? conn_fd(p->c) : -1;
+}
+
 bool pump_half_closed(const struct pump *p)
 {
 	return p->in_ended || p->out_ended;

@@ -1024,7 +1024,8 @@ void web_view(const struct web *w, struct web_view *out)
 	if (w->origin)
 		origin_view(w->origin, &v);
 	*out = (struct web_view){ .route = v.route, .tunnel = v.tunnel, .agent = v.agent, .target = v.target, .id = v.id, .state = state_word(w), .link = v.link,
-				  .up = w->up + (w->r ? w->r->x.up : 0), .down = w->down + (w->r ? w->r->x.down : 0), .requests = w->requests };
+				  .up = w->up + (w->r ? w->r->x.up : 0), .down = w->down + (w->r ? w->r->x.down : 0), .requests = w->requests,
+				  .fd = w->c ? conn_fd(w->c) : -1 };
 }
 
 void web_init(void)

@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include "mctunnel/main/master.h"
 
+#include "mctunnel/admin/vip.h"
 #include "mctunnel/base/clock.h"
 #include "mctunnel/base/log.h"
 #include "mctunnel/base/rnd.h"
@@ -13,6 +14,7 @@
 #include "mctunnel/main/binding.h"
 #include "mctunnel/main/control.h"
 #include "mctunnel/main/daemonise.h"
+#include "mctunnel/main/fitness.h"
 #include "mctunnel/main/logs.h"
 #include "mctunnel/main/notify.h"
 #include "mctunnel/main/pidfile.h"
@@ -40,11 +42,18 @@
 #define STOP_MS 2000        /* a worker told to stop is killed after so long */
 #define DRAIN_EXTRA_MS 2000 /* beyond hard_stop_after, which the worker keeps itself */
 #define ABORT_MS 200        /* from SIGABRT, for the backtrace, to SIGKILL */
-#define LOOK_MS 500         /* at the heartbeats */
-#define LOOPING_FAILURES 3  /* so many failed starts in a row: let the virtual address move */
+#define LOOK_MS 500         /* at the heartbeats; more often for a health file */
+#define YIELD_LOOK_MS 5     /* at the role */
 #define BEATS (sizeof(((struct worker_shared *)0)->heartbeat) / sizeof(uint64_t))
 
-enum phase { PHASE_SERVE, PHASE_DRAIN, PHASE_STOP, PHASE_END };
+enum phase { PHASE_SERVE, PHASE_YIELD, PHASE_DRAIN, PHASE_STOP, PHASE_END };
+
+struct departure { /* how it ends */
+	enum phase phase;
+	int exit_code;
+	enum control order;
+	uint64_t patience_ms;
+};
 
 struct master {
 	struct conf *conf; /* shared: the one in force */
@@ -54,13 +63,15 @@ struct master {
 	size_t sockets_n;
 	struct worker_shared *shared; /* owned */
 	struct respawn respawn;
+	struct fitness fitness;
 	enum phase phase;
+	struct departure departure; /* in PHASE_YIELD */
 	int exit_code;
 	int signal_fd, control; /* -1: none */
 	pid_t worker;           /* 0: none */
 	bool hung;              /* this worker has been found hung and told to abort */
 	bool announced;         /* systemd has been told READY */
-	uint64_t restart_at, kill_at, watchdog_at; /* 0: not planned */
+	uint64_t restart_at, kill_at, watchdog_at, leave_at; /* 0: not planned */
 };
 
 static void say_health(bool serve)
@@ -69,6 +80,24 @@ static void say_health(bool serve)
 
 	if (notify_health(serve, err, sizeof(err)) < 0)
 		log_error("%s", err);
+}
+
+/* May the virtual address be here? */
+static void judge(struct master *m, uint64_t now)
+{
+	const struct respawn *r = &m->respawn;
+	bool stable = r->ready_at > 0 && now - r->ready_at >= RESPAWN_STABLE_MS;
+	struct fitness_facts facts = { .ready = m->worker && !m->hung && !m->shared->draining && r->ready_at > 0, .beats = m->shared->heartbeat, .n = BEATS,
+				       .failures = stable ? 0 : r->failures };
+	bool was_doubted = m->fitness.doubted, fit;
+
+	if (m->phase != PHASE_SERVE || !m->conf->global.health_file)
+		return;
+	fit = fitness_look(&m->fitness, &facts, m->conf->global.health_timeout, now);
+	say_health(fit);
+	if (m->fitness.doubted != was_doubted)
+		log_warning("the health file says %s: %s", fit ? "0, serve" : "1, move the virtual address",
+			    fit ? "the worker does well again" : "the worker hangs, or is gone for too long");
 }
 
 static void tell_worker(struct master *m, enum control what)
@@ -105,6 +134,7 @@ static int run_worker(struct master *m, int control)
 					  .sockets_n = m->sockets_n,
 					  .shared = m->shared,
 					  .control = control,
+					  .health_fd = m->options->no_master ? -1 : notify_health_fd(),
 					  .debug = m->options->debug,
 					  .paths = m->options->paths,
 					  .paths_n = m->options->paths_n };
@@ -207,21 +237,48 @@ static void end(struct master *m, int exit_code)
 	m->phase = PHASE_END;
 }
 
-static void leave(struct master *m, enum phase phase, int exit_code, enum control order, uint64_t patience_ms)
+static void depart(struct master *m, const struct departure *how)
 {
-	m->phase = phase;
-	m->exit_code = exit_code;
-	m->kill_at = clock_ms() + patience_ms;
-	reload_end(&m->reload);
+	m->phase = how->phase;
+	m->exit_code = how->exit_code;
+	m->kill_at = clock_ms() + how->patience_ms;
 	binding_close(m->sockets, m->sockets_n);
-	if (phase == PHASE_DRAIN) /* else the next one may take them over: a restart refuses nobody */
+	if (how->phase == PHASE_DRAIN) /* else the next one may take them over: a restart refuses nobody */
 		store_sync(NULL, 0);
-	say_health(false);
-	notify_send("STOPPING=1\nSTATUS=%s", phase == PHASE_DRAIN ? "draining" : "stopping");
+	notify_send("STOPPING=1\nSTATUS=%s", how->phase == PHASE_DRAIN ? "draining" : "stopping");
 	if (!m->worker)
 		m->phase = PHASE_END;
 	else
-		tell_worker(m, order);
+		tell_worker(m, how->order);
+}
+
+/* Who has the virtual address gives it away first, and serves until it has gone: so nobody finds a closed door. */
+static void leave(struct master *m, const struct departure *how)
+{
+	uint32_t grace = m->conf->global.vip_grace;
+
+	reload_end(&m->reload);
+	say_health(false);
+	if (m->phase != PHASE_SERVE || !m->conf->global.health_file || !m->worker || m->shared->vip != VIP_MASTER || grace == 0) {
+		depart(m, how);
+		return;
+	}
+	log_notice("waiting at most %u ms for the virtual address to move", grace);
+	notify_send("STOPPING=1\nSTATUS=waiting for the virtual address to move");
+	m->departure = *how;
+	m->leave_at = clock_ms() + grace;
+	m->phase = PHASE_YIELD;
+}
+
+static void look_at_role(struct master *m, uint64_t now)
+{
+	bool moved = m->shared->vip != VIP_MASTER;
+
+	if (!moved && now < m->leave_at)
+		return;
+	if (!moved)
+		log_warning("the virtual address has not moved within global.vip_grace");
+	depart(m, &m->departure);
 }
 
 static void stop_at_once(struct master *m, int exit_code)
@@ -229,7 +286,7 @@ static void stop_at_once(struct master *m, int exit_code)
 	if (m->phase == PHASE_STOP)
 		return;
 	log_notice("stopping at once");
-	leave(m, PHASE_STOP, exit_code, CONTROL_STOP, STOP_MS);
+	leave(m, &(struct departure){ PHASE_STOP, exit_code, CONTROL_STOP, STOP_MS });
 }
 
 static void stop_softly(struct master *m)
@@ -237,7 +294,7 @@ static void stop_softly(struct master *m)
 	if (m->phase != PHASE_SERVE)
 		return;
 	log_notice("soft stop: draining for at most %u ms", m->conf->global.hard_stop_after);
-	leave(m, PHASE_DRAIN, 0, CONTROL_SOFT_STOP, (uint64_t)m->conf->global.hard_stop_after + DRAIN_EXTRA_MS);
+	leave(m, &(struct departure){ PHASE_DRAIN, 0, CONTROL_SOFT_STOP, (uint64_t)m->conf->global.hard_stop_after + DRAIN_EXTRA_MS });
 }
 
 static void give_up(struct master *m)
@@ -257,6 +314,8 @@ static void after_death(struct master *m)
 {
 	int delay;
 
+	if (m->phase == PHASE_YIELD)
+		m->exit_code = m->departure.exit_code;
 	if (m->phase != PHASE_SERVE) {
 		m->phase = PHASE_END;
 		return;
@@ -266,8 +325,6 @@ static void after_death(struct master *m)
 		give_up(m);
 		return;
 	}
-	if (m->respawn.failures >= LOOPING_FAILURES)
-		say_health(false);
 	notify_send("STATUS=restarting the worker (restarts: %u)", m->shared->restarts);
 	m->shared->restarts++;
 	m->restart_at = clock_ms() + (uint64_t)delay;
@@ -318,7 +375,7 @@ static void on_ready(struct master *m)
 	respawn_ready(&m->respawn, clock_ms());
 	if (m->phase != PHASE_SERVE)
 		return;
-	say_health(true);
+	judge(m, clock_ms());
 	if (!m->announced) {
 		notify_barrier(); /* the sockets are in safe hands */
 		snprintf(first, sizeof(first), "READY=1\nMAINPID=%ld\n", (long)getpid());
@@ -450,6 +507,9 @@ static void on_time(struct master *m)
 	uint64_t now = clock_ms();
 
 	reload_look(&m->reload, now);
+	judge(m, now);
+	if (m->phase == PHASE_YIELD)
+		look_at_role(m, now);
 	if (m->worker)
 		look_at_worker(m, now);
 	else if (m->restart_at > 0 && now >= m->restart_at && m->phase == PHASE_SERVE)
@@ -467,7 +527,7 @@ static void wait_for_something(struct master *m)
 {
 	struct pollfd p[2] = { { .fd = m->signal_fd, .events = POLLIN }, { .fd = m->control, .events = POLLIN } };
 	uint64_t now = clock_ms();
-	int wait = until(m->kill_at, now, LOOK_MS);
+	int wait = until(m->kill_at, now, m->phase == PHASE_YIELD ? YIELD_LOOK_MS : m->conf->global.health_file ? FITNESS_LOOK_MS : LOOK_MS);
 
 	wait = until(m->worker ? 0 : m->restart_at, now, wait);
 	if (m->worker && notify_watchdog_ms() > 0)

@@ -133,7 +133,13 @@ uint64_t notify_watchdog_ms(void)
 	return watchdog_ms;
 }
 
-/* A reader sees the old content or the new, never a part. */
+/* Both contents are as long, and written in one piece: a reader sees the one or the other. In place, because the worker has the file open. */
+static int write_digit(int fd, const char *content)
+{
+	return pwrite(fd, content, 2, 0) == 2 && ftruncate(fd, 2) == 0 ? 0 : -1;
+}
+
+/* Where somebody else has made it: a folder of ours lets us put another one in its place. */
 static int replace_file(const char *path, const char *content)
 {
 	char tmp[PATH_MAX];
@@ -154,11 +160,34 @@ static int replace_file(const char *path, const char *content)
 	return close(fd) == 0 ? rename(tmp, path) : -1;
 }
 
+static int write_file(const char *path, const char *content)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK, 0644), rc;
+
+	if (fd < 0)
+		return errno == EACCES || errno == ELOOP ? replace_file(path, content) : -1;
+	rc = write_digit(fd, content);
+	return close(fd) == 0 ? rc : -1;
+}
+
+int notify_health_fd(void)
+{
+	return health_path ? open(health_path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK) : -1;
+}
+
+void notify_unfit(int fd)
+{
+	if (fd < 0)
+		return;
+	(void)write_digit(fd, "1\n"); /* who else could be told? */
+	close(fd);
+}
+
 int notify_health(bool serve, char *err, size_t errsize)
 {
 	if (!health_path || health_told == (int)serve)
 		return 0;
-	if (replace_file(health_path, serve ? "0\n" : "1\n") < 0) {
+	if (write_file(health_path, serve ? "0\n" : "1\n") < 0) {
 		snprintf(err, errsize, "cannot write health file %s: %s", health_path, strerror(errno));
 		return -1;
 	}

@@ -11,8 +11,10 @@
 #include <pwd.h>
 #include <stdio.h>
 #include <string.h>
+#include <linux/capability.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -112,6 +114,23 @@ static int become_group(char *err, size_t errsize)
 	return 0;
 }
 
+/* Raw packets, other people's addresses: the master has made its listening sockets with them; whoever parses what comes from a network shall not. */
+static int forget_raw(char *err, size_t errsize)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct caps[2];
+	uint32_t keep = ~(1u << CAP_NET_RAW | 1u << CAP_NET_ADMIN);
+
+	if (syscall(SYS_capget, &head, caps) < 0)
+		return failed("cannot read the capabilities", err, errsize);
+	caps[0].effective &= keep;
+	caps[0].permitted &= keep;
+	caps[0].inheritable &= keep;
+	if (syscall(SYS_capset, &head, caps) < 0)
+		return failed("cannot renounce capabilities", err, errsize);
+	return 0;
+}
+
 int privs_drop(char *err, size_t errsize)
 {
 	gid_t gid = wanted.gid;
@@ -124,6 +143,8 @@ int privs_drop(char *err, size_t errsize)
 		return failed("cannot set the user", err, errsize);
 	if (wanted.set_group && getegid() != gid)
 		return failed("the group did not change", err, errsize);
+	if (forget_raw(err, errsize) < 0)
+		return -1;
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return failed("cannot renounce new privileges", err, errsize);
 	/* The change of user has switched these off: core dumps, and reading of our own /proc/self. */

@@ -21,6 +21,7 @@
 #include "mctunnel/conf/renew.h"
 #include "mctunnel/edge/carrier.h"
 #include "mctunnel/edge/check.h"
+#include "mctunnel/edge/departure.h"
 #include "mctunnel/edge/dialer.h"
 #include "mctunnel/edge/frontend.h"
 #include "mctunnel/edge/hub.h"
@@ -30,6 +31,7 @@
 #include "mctunnel/main/binding.h"
 #include "mctunnel/main/control.h"
 #include "mctunnel/main/logs.h"
+#include "mctunnel/main/notify.h"
 #include "mctunnel/main/privs.h"
 #include "mctunnel/main/regime.h"
 #include "mctunnel/main/sockets.h"
@@ -47,6 +49,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -182,9 +185,18 @@ static void stop(int exit_code)
 	order_all(stop_here, threads_stop);
 }
 
+static void depart(void)
+{
+	departure_run();
+}
+
+static void nothing(void);
+
 static void on_drain(struct timer *t)
 {
 	struct mem_usage use;
+	if (me.orphan && me.conf->hub.set) /* it has no admin socket where it could be told that the address has moved */
+		order_all(depart, nothing);
 	mem_usage(MEM_SESSION, &use);
 	bool over = use.used == 0 && frontend_sessions() == 0;
 	if (!over && clock_ms() < me.drain_until_ms) {
@@ -617,6 +629,8 @@ static void on_control(struct watch *w, unsigned events)
 	if (n == 0) {
 		loop_unwatch(w);
 		me.orphan = true;
+		notify_unfit(me.args->health_fd);
+		prctl(PR_SET_NAME, "mctunnel-orphan", 0, 0, 0); /* no worker for keepalived's track_process */
 		log_alert("the master is gone: nobody would restart this worker, so it gives up its listening sockets");
 		drain("the master is gone");
 	}

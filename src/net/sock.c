@@ -89,6 +89,8 @@ static int bind_unix(int fd, const struct addr *a)
 
 static int bind_inet(int fd, const struct addr *a, bool both_families)
 {
+	int yes = 1;
+
 	set_int(fd, SOL_SOCKET, SO_REUSEADDR, 1);
 	if (a->u.sa.sa_family == AF_INET6) {
 		int v6only = !both_families;
@@ -98,6 +100,7 @@ static int bind_inet(int fd, const struct addr *a, bool both_families)
 			return -1;
 	}
 	set_int(fd, IPPROTO_IP, IP_FREEBIND, 1);
+	(void)setsockopt(fd, IPPROTO_IP, IP_TRANSPARENT, &yes, sizeof(yes)); /* to send from an address that has moved away */
 	return bind(fd, &a->u.sa, a->len);
 }
 
@@ -252,6 +255,27 @@ void sock_local(int fd, struct addr *out)
 	out->len = sizeof(out->u);
 	if (getsockname(fd, &out->u.sa, &out->len) < 0)
 		out->len = 0;
+}
+
+/* Asked by binding: the other ways to know need rights, or files, that a worker may not have. */
+bool sock_is_here(const struct addr *a)
+{
+	struct addr any_port = *a;
+	int fd;
+	bool gone;
+
+	if (a->u.sa.sa_family == AF_INET)
+		any_port.u.in4.sin_port = 0;
+	else if (a->u.sa.sa_family == AF_INET6)
+		any_port.u.in6.sin6_port = 0;
+	else
+		return true;
+	fd = socket(a->u.sa.sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (fd < 0)
+		return true;
+	gone = bind(fd, &any_port.u.sa, any_port.len) < 0 && errno == EADDRNOTAVAIL;
+	close(fd);
+	return !gone;
 }
 
 union control {

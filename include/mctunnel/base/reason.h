@@ -44,7 +44,8 @@
 	X(CLIENT_TLS, "client_tls", 0, 'P', "the TLS handshake with the client failed")         \
 	X(BAD_ANSWER, "bad_answer", 0, 'P', "what the target answered is not HTTP")             \
 	X(ANSWER_TIMEOUT, "answer_timeout", 0, 's', "the target did not answer the request in time") \
-	X(SERVICE_DOWN, "service_down", 503, 'D', "the service was marked down by its check")
+	X(SERVICE_DOWN, "service_down", 503, 'D', "the service was marked down by its check")   \
+	X(MOVED, "moved", 0, 'K', "the virtual address is on another host now")
 
 enum reason {
 #define REASON_ENUM(id, word, status, letter, text) REASON_##id,

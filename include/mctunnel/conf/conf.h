@@ -63,6 +63,7 @@ struct conf_global {
 	size_t admin_n;
 	uint32_t hard_stop_after;
 	char *health_file; /* NULL: none */
+	uint32_t health_timeout, vip_grace;
 	uint64_t memory;   /* budget for data in flight, bytes */
 	struct conf_lua lua;
 	char *ticket_keys; /* path, see ticket_keys.h; NULL: a random key of the process: what tickets of TLS sessions are sealed with */

@@ -41,6 +41,7 @@ struct frontend_client { /* good during the visit */
 	const char *listener, *client, *route, *tunnel, *agent, *target; /* the last four may be NULL */
 	const char *state;                                               /* queue, connect, open, half-closed, parked */
 	uint64_t age_ms, link, up, down;
+	int fd; /* its socket, to be asked for addresses only; -1: none */
 };
 
 /* The calling thread's clients after *cursor (see visit.h). true: there are no more. */

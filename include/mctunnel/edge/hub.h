@@ -29,6 +29,7 @@ struct hub_link { /* good during the visit */
 	uint64_t id, age_ms;
 	const char *agent, *tunnel, *addr, *cert, *version;
 	uint32_t sessions, rtt_us; /* 0: not measured yet */
+	int fd; /* to be asked for addresses only */
 };
 bool hub_each(uint64_t *cursor, enum visit (*visit)(void *arg, const struct hub_link *l), void *arg);
 

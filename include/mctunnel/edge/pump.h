@@ -50,6 +50,7 @@ struct session *pump_session(struct pump *p); /* NULL in on_done */
 uint64_t pump_in(const struct pump *p);
 uint64_t pump_out(const struct pump *p);
 bool pump_half_closed(const struct pump *p); /* one direction has ended */
+int pump_fd(const struct pump *p);           /* of its conn, -1: none */
 void pump_free(struct pump *p);              /* only one that was never started */
 
 #endif

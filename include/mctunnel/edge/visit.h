@@ -7,6 +7,7 @@ enum visit {
 	VISIT_NEXT, /* go on */
 	VISIT_STOP, /* enough for now; the one shown counts as seen */
 	VISIT_KILL, /* end it (REASON_KILLED), and go on */
+	VISIT_MOVE, /* clients and links of a hub: the same with REASON_MOVED */
 };
 
 #endif

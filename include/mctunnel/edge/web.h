@@ -45,6 +45,7 @@ void web_stop(struct web *w);                  /* the request at hand is finishe
 struct web_view { /* good until the web goes on */
 	const char *route, *tunnel, *agent, *target, *id, *state; /* state: idle, request, queue, connect, open, upgraded, closing; the others NULL (id "") between requests */
 	uint64_t link, up, down, requests;
+	int fd; /* the client's socket, to be asked for addresses only */
 };
 void web_view(const struct web *w, struct web_view *out);
 

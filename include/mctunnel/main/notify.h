@@ -22,8 +22,12 @@ void notify_barrier(void); /* waits (a second at most) until systemd has read al
 /* How often systemd wants WATCHDOG=1 (half of its limit), 0: not at all. */
 uint64_t notify_watchdog_ms(void);
 
-/* keepalived's track_file: 0 serve, 1 move the virtual address. Replaced atomically, only when it changes.
+/* keepalived's track_file: 0 serve, 1 move the virtual address. Never half written, and only when it changes.
  * -1 with the reason in err when it cannot be written. */
 int notify_health(bool serve, char *err, size_t errsize) __attribute__((warn_unused_result));
+
+/* For the worker, which may not open it: the file, to be given to notify_unfit() when the master has died. -1: there is none. */
+int notify_health_fd(void);
+void notify_unfit(int fd); /* writes 1; closes it */
 
 #endif

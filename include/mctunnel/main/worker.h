@@ -28,6 +28,7 @@ struct worker_args {
 	struct worker_shared *shared;         /* never NULL: private memory when there is no master */
 	int control;                          /* Unix socket to the master, see control.h; -1: none. Its end: the master died;
 						 * close listening sockets, drain, exit. */
+	int health_fd;                        /* to be given to notify_unfit() when the master is gone; -1: none */
 	bool debug;                           /* -d: every target of the log at level debug */
 	const char *const *paths;             /* borrowed: of the configuration; read again at a reload without a master */
 	size_t paths_n;

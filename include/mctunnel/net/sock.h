@@ -11,6 +11,7 @@
 
 /* Binds and listens (backlog = somaxconn). Reuses the address (SO_REUSEADDR), free-binds addresses that are not local yet
  * (a VIP on the standby), replaces a stale Unix socket nobody listens on. "*" binds [::] for both families, 0.0.0.0 where there is no IPv6.
+ * With CAP_NET_RAW (or CAP_NET_ADMIN) what is accepted there can still be reset when the host has lost the address.
  * Returns the descriptor, or -1 with a sentence in err. Never shutdown() such a socket: others hold it too. */
 int sock_listen(const struct endpoint *e, char *err, size_t errsize) __attribute__((warn_unused_result));
 
@@ -27,6 +28,7 @@ void sock_user_timeout(int fd, uint32_t ms);        /* TCP_USER_TIMEOUT */
 void sock_keepalive(int fd, uint32_t idle_s);       /* the kernel asks a silent peer whether it lives; a dead one is noticed within twice that */
 void sock_notsent_lowat(int fd, uint32_t bytes);    /* TCP_NOTSENT_LOWAT */
 void sock_local(int fd, struct addr *out);          /* own address */
+bool sock_is_here(const struct addr *a);            /* this host has that address now (when it cannot be told: true) */
 
 /* The last close of a connection. Orderly: what was written is delivered, then FIN (what was not read is thrown away first, because
  * the kernel would make an RST of it). Else RST. */

@@ -137,6 +137,15 @@ static void test_addr(void **state)
 	assert_string_equal(addr_host_text(&a, text, sizeof(text)), "192.0.2.1");
 	assert_int_equal(addr_parse(&b, "192.0.2.1:81"), 0);
 	assert_false(addr_equal(&a, &b));
+	assert_true(addr_same_host(&a, &b));
+	assert_int_equal(addr_parse(&b, "192.0.2.2:80"), 0);
+	assert_false(addr_same_host(&a, &b));
+	assert_int_equal(addr_parse(&b, "[2001:db8::1]:81"), 0);
+	assert_false(addr_same_host(&a, &b));
+	assert_false(addr_same_host(&a, &none));
+	assert_int_equal(addr_parse(&a, "[2001:db8::1]:80"), 0);
+	assert_true(addr_same_host(&a, &b));
+	assert_int_equal(addr_parse(&a, "192.0.2.1:80"), 0);
 	assert_int_equal(addr_parse(&b, "192.0.2.1:80"), 0);
 	assert_true(addr_equal(&a, &b));
 	assert_int_equal(addr_parse(&b, "[2001:db8::1]:80"), 0);

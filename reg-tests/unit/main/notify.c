@@ -171,6 +171,42 @@ static void the_health_file_follows(void **state)
 	unlink(path);
 }
 
+static void a_health_file_that_is_not_ours(void **state)
+{
+	char other[sizeof(path) + 8];
+	struct stat st;
+
+	snprintf(path, sizeof(path), "/tmp/mctunnel-health-%ld", (long)getpid());
+	snprintf(other, sizeof(other), "%s.other", path);
+	assert_int_equal(symlink(other, path), 0);
+	notify_open(path);
+	assert_int_equal(notify_health(false, err, sizeof(err)), 0);
+	assert_int_equal(digit(), '1');
+	assert_int_equal(lstat(path, &st), 0);
+	assert_true(S_ISREG(st.st_mode)); /* another one in its place, and nothing was written elsewhere */
+	assert_int_equal(access(other, F_OK), -1);
+	unlink(path);
+}
+
+static void a_worker_that_is_left_alone(void **state)
+{
+	int fd;
+
+	snprintf(path, sizeof(path), "/tmp/mctunnel-health-%ld", (long)getpid());
+	notify_open(path);
+	assert_int_equal(notify_health(true, err, sizeof(err)), 0);
+	fd = notify_health_fd();
+	assert_true(fd >= 0);
+	assert_int_equal(notify_health(false, err, sizeof(err)), 0);
+	assert_int_equal(notify_health(true, err, sizeof(err)), 0);
+	notify_unfit(fd); /* it is still that file */
+	assert_int_equal(digit(), '1');
+	unlink(path);
+	notify_unfit(-1);
+	notify_open(NULL);
+	assert_int_equal(notify_health_fd(), -1);
+}
+
 static void a_health_file_that_cannot_be_written(void **state)
 {
 	notify_open("/nonexistent/health");
@@ -189,6 +225,8 @@ int main(void)
 		cmocka_unit_test(nobody_listens),
 		cmocka_unit_test(the_watchdog_is_fed_in_half_its_time),
 		cmocka_unit_test(the_health_file_follows),
+		cmocka_unit_test(a_health_file_that_is_not_ours),
+		cmocka_unit_test(a_worker_that_is_left_alone),
 		cmocka_unit_test(a_health_file_that_cannot_be_written),
 	};
 

@@ -93,6 +93,25 @@ static void loopback(void **state)
 	close(s);
 }
 
+static bool here(const char *text)
+{
+	struct addr a;
+
+	assert_int_equal(addr_parse(&a, text), 0);
+	return sock_is_here(&a);
+}
+
+static void addresses_of_this_host(void **state)
+{
+	assert_true(here("127.0.0.1:80"));
+	assert_true(here("127.1.2.3:0"));
+	assert_false(here("192.0.2.1:80"));
+	assert_false(here("[2001:db8::1]:80"));
+	assert_true(here("[::ffff:127.0.0.1]:80")); /* as a socket of both families has it */
+	assert_false(here("[::ffff:192.0.2.1]:80"));
+	assert_true(here("unix:/nowhere"));
+}
+
 static void closing_without_a_word_is_a_reset(void **state)
 {
 	struct addr at;
@@ -238,6 +257,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(loopback),
+		cmocka_unit_test(addresses_of_this_host),
 		cmocka_unit_test(closing_without_a_word_is_a_reset),
 		cmocka_unit_test(any_takes_both_families),
 		cmocka_unit_test(address_in_use),
