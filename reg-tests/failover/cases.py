@@ -7,7 +7,7 @@ import statistics
 import time
 
 import lab as lab_module
-from lab import AGENTS, HOSTS, HUBS, LINKS, VIP, Broken, now_ms, wait_until
+from lab import AGENTS, HOSTS, HUBS, LINKS, VIP, Broken, alive, children, now_ms, wait_until
 
 EVERY_MS = 5        # a client
 LIMIT_MS = 4000     # for one client: then it has failed
@@ -48,6 +48,10 @@ class Seen:
         longest = max(gaps, default=float("inf"))
         return longest if longest > GAP_MS else 0.0
 
+    def reset(self):
+        """All sessions saw a RST, and none an end that looks like the target's, or nothing at all."""
+        return all(len(self.ends[k]) == self.up[k] and {how for _, how in self.ends[k]} == {"reset"} for k in KINDS)
+
     def failed(self):
         return [c for c in self.clients if c[2] != "ok"]
 
@@ -68,8 +72,8 @@ class Seen:
                 kinds.append("%s: %d of %d %s after %.0f ms" % (kind, len(ends), self.up[kind], "/".join(sorted({w for _, w in ends})),
                                                                max(t for t, _ in ends)))
         agents = "" if self.agents_ms is None else "; agents back after %.0f ms" % self.agents_ms
-        return "outage %.0f ms, %s of %d, slowest %.0f ms; sessions %s%s" % (
-            self.outage(), failed, len(self.clients), self.slowest(), ", ".join(kinds), agents)
+        return "%-16s outage %.0f ms, %s of %d, slowest %.0f ms; sessions %s%s" % (
+            self.case, self.outage(), failed, len(self.clients), self.slowest(), ", ".join(kinds), agents)
 
     def must(self, what, condition):
         if not condition:
@@ -156,7 +160,7 @@ def worker_crash(lab):
     lab.healthy()
     seen.must("the address stays", lab.owner() == hub)
     seen.must("no client is refused", not seen.failed())
-    seen.must("all sessions end by RST", all({how for _, how in seen.ends[k]} == {"reset"} for k in KINDS))
+    seen.must("all sessions end by RST", seen.reset())
     return seen
 
 
@@ -191,10 +195,236 @@ def switch(lab):
     lab.healthy()
     seen.must("it does not go back", lab.owner() == lab.other(hub))
     seen.must("no client fails but who was caught in the middle", len(seen.failed()) <= CAUGHT)
+    seen.must("all sessions end by RST", seen.reset())
     return seen
 
 
-CASES = {f.__name__.replace("_", "-"): f for f in (worker_crash, host_loss, switch)}
+def soft_stop(lab):
+    """the hub that has the address is told to drain: the address moves first"""
+    hub = lab.owner()
+    with Watch(lab, "soft-stop") as w:
+        w.mark()
+        os.kill(lab.master(hub), signal.SIGUSR1)
+        w.over()
+        w.sessions_end()
+        seen = w.look()
+    seen.must("the other has the address", lab.owner() == lab.other(hub))
+    wait_until(lambda: not lab.runs(hub), "the hub to end")
+    lab.end(hub)
+    lab.start_hub(hub)
+    lab.healthy()
+    seen.must("it does not go back", lab.owner() == lab.other(hub))
+    seen.must("no client fails but who was caught in the middle", len(seen.failed()) <= CAUGHT)
+    seen.must("all sessions end by RST", seen.reset())
+    return seen
+
+
+def hang(lab):
+    """SIGSTOP to the worker that serves: its ports answer, but nobody is behind them"""
+    hub = lab.owner()
+    worker = lab.worker(hub)
+    with Watch(lab, "hang") as w:
+        w.mark()
+        os.kill(worker, signal.SIGSTOP)
+        w.over()
+        w.sessions_end()
+        seen = w.look()
+    seen.must("the other has the address", lab.owner() == lab.other(hub))
+    wait_until(lambda: not alive(worker), "its master to end the worker")
+    lab.healthy()
+    seen.must("all sessions end by RST", seen.reset())
+    return seen
+
+
+def master_crash(lab):
+    """kill -9 of the master, with nobody who starts another"""
+    hub = lab.owner()
+    with Watch(lab, "master-crash") as w:
+        w.mark()
+        os.kill(lab.master(hub), signal.SIGKILL)
+        w.over()
+        w.sessions_end()
+        seen = w.look()
+    seen.must("the other has the address", lab.owner() == lab.other(hub))
+    lab.end(hub)
+    lab.start_hub(hub)
+    lab.healthy()
+    seen.must("all sessions end by RST", seen.reset())
+    return seen
+
+
+def keepalived_crash(lab):
+    """kill -9 of keepalived, both of its processes: the address stays where nobody minds it any more"""
+    hub = lab.owner()
+    with Watch(lab, "keepalived-crash") as w:
+        w.mark()
+        for p in reversed([lab.pid("keepalived-" + hub), *children(lab.pid("keepalived-" + hub))]):  # else the child would end in good order
+            os.kill(p, signal.SIGKILL)
+        w.over()
+        w.sessions_end(("busy",))
+        seen = w.look()
+    seen.must("the other has the address", lab.has_vip(lab.other(hub)))
+    lab.end("keepalived-" + hub)
+    lab.start_keepalived(hub)  # which takes away what it finds of its own
+    lab.healthy()
+    return seen
+
+
+def silent_cut(lab):
+    """what the host that has the address sends and gets vanishes, the cable seems to be in order: both are master until it heals"""
+    hub = lab.owner()
+    with Watch(lab, "silent-cut") as w:
+        w.mark()
+        lab.cut(hub)
+        w.over()
+        w.sessions_end(("busy",))
+        seen = w.look()
+    seen.must("the other has the address", lab.has_vip(lab.other(hub)))
+    lab.mend(hub)
+    lab.healthy()
+    return seen
+
+
+def comeback(lab):
+    """the host that was lost comes back: it must not take the address"""
+    hub = lab.owner()
+    lab.unplug(hub)
+    wait_until(lambda: lab.has_vip(lab.other(hub)), "the address to move")
+    time.sleep(0.5)
+    with Watch(lab, "comeback") as w:
+        w.mark()
+        lab.plug(hub)
+        lab.healthy()
+        seen = w.look()
+        w.over()
+        seen = w.look()
+    seen.must("it does not go back", lab.owner() == lab.other(hub))
+    seen.must("no client fails", not seen.failed())
+    seen.must("sessions go on", not any(seen.ends.values()))
+    return seen
+
+
+def heal(lab):
+    """a silent cut heals: one of the two masters gives way"""
+    hub = lab.owner()
+    lab.cut(hub)
+    wait_until(lambda: lab.has_vip(lab.other(hub)), "the address to be on both")
+    time.sleep(1.5)
+    with Watch(lab, "heal") as w:
+        w.mark()
+        lab.mend(hub)
+        w.over()
+        seen = w.look()
+    lab.healthy()
+    return seen
+
+
+def flaps(lab, times=10, pause=3.0):
+    """the host that has the address loses its cable, ten times in a minute"""
+    with Watch(lab, "flaps") as w:
+        w.mark()
+        for _ in range(times):
+            hub = lab.owner()
+            lab.unplug(hub)
+            time.sleep(pause)
+            lab.plug(hub)
+            time.sleep(pause)
+        w.over()
+        seen = w.look()
+    lab.healthy()
+    seen.must("the other has the address in the end", lab.owner())
+    return seen
+
+
+def agent_loss(lab):
+    """the host of one of two agents is lost"""
+    with Watch(lab, "agent-loss") as w:
+        w.mark()
+        lab.unplug("agent1")
+        time.sleep(2)
+        seen = w.look()
+        lab.plug("agent1")
+        back = now_ms()
+        w.agents()
+        back = now_ms() - back
+        w.over()
+        seen = w.look()
+    seen.agents_ms = back
+    lab.healthy()
+    seen.must("no client fails", not seen.failed())
+    seen.must("sessions go on, when it is back", not any(seen.ends.values()))
+    return seen
+
+
+def agents_loss(lab):
+    """both agents are lost for two seconds: clients wait in the queue"""
+    with Watch(lab, "agents-loss") as w:
+        w.mark()
+        for agent in AGENTS:
+            lab.unplug(agent)
+        time.sleep(2)
+        for agent in AGENTS:
+            lab.plug(agent)
+        back = now_ms()
+        w.agents()
+        back = now_ms() - back
+        w.over()
+        seen = w.look()
+    seen.agents_ms = back
+    lab.healthy()
+    seen.must("sessions go on, when they are back", not any(seen.ends.values()))
+    return seen
+
+
+def host_loss_vip(lab):
+    """as host-loss, with agents that know the virtual address only"""
+    lab.know([VIP])
+    try:
+        lab.settled()
+        hub = lab.owner()
+        with Watch(lab, "host-loss-vip") as w:
+            w.mark()
+            lab.unplug(hub)
+            back = w.agents()
+            w.over()
+            w.sessions_end(("busy",))
+            seen = w.look()
+        seen.agents_ms = back
+        seen.must("the other has the address", lab.has_vip(lab.other(hub)))
+        lab.plug(hub)
+        lab.settled()
+    finally:
+        lab.know([HOSTS[h] for h in HUBS])
+    lab.healthy()
+    return seen
+
+
+def switch_vip(lab):
+    """as switch, with agents that know the virtual address only"""
+    lab.know([VIP])
+    try:
+        lab.settled()
+        hub = lab.owner()
+        with Watch(lab, "switch-vip") as w:
+            w.mark()
+            os.kill(lab.pid("keepalived-" + hub), signal.SIGTERM)
+            back = w.agents()
+            w.over()
+            w.sessions_end()
+            seen = w.look()
+        seen.agents_ms = back
+        lab.end("keepalived-" + hub)
+        lab.start_keepalived(hub)
+        lab.settled()
+    finally:
+        lab.know([HOSTS[h] for h in HUBS])
+    lab.healthy()
+    return seen
+
+
+CASES = {f.__name__.replace("_", "-"): f for f in (
+    worker_crash, hang, master_crash, keepalived_crash, host_loss, comeback, silent_cut, heal, switch, soft_stop, agent_loss, agents_loss, flaps,
+    host_loss_vip, switch_vip)}
 
 
 def median_and_worst(values):

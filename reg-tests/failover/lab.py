@@ -239,10 +239,14 @@ class Lab:
     def start_keepalived(self, hub):
         name = "keepalived-" + hub
         self.write(name + ".conf", self.keepalived_config(hub))
-        files = [w for o, f in (("-p", ".main"), ("-r", ".vrrp"), ("-c", ".check")) for w in (o, self.path(name + f))]
+        files = {"-p": self.path(name + ".main"), "-r": self.path(name + ".vrrp")}
+        for f in files.values():  # of one that was killed, and that nobody may have waited for yet
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f)
         environment = dict(self.preload("MCTUNNEL_LAB_OUTSIDE", "/run/netns/" + self.ns("outside")), MCTUNNELCTL=self.ctl,
                            MCTUNNEL_SOCKET=self.path(hub + ".run/admin.sock"))
-        self.start(name, hub, ["keepalived", "-n", "-l", "-D", "-P", "-f", self.path(name + ".conf"), *files], environment)
+        self.start(name, hub, ["keepalived", "-n", "-l", "-D", "-P", "-f", self.path(name + ".conf"),
+                               *(w for pair in files.items() for w in pair)], environment)
 
     # ---- agents, targets ----
 
@@ -326,6 +330,11 @@ class Lab:
         self.probe = os.path.join(TOP, "build", "release", "tools", "probe")
         return self
 
+    def settled(self):
+        """Agents that know the virtual address only have their links where that is."""
+        wait_until(lambda: len(self.owners()) == 1 and [self.info(h).get("Links") for h in (self.owner(), self.other(self.owner()))] ==
+                   [LINKS * len(AGENTS), 0] and not [f for f in self.faults() if "links" not in f], "the agents to be at the virtual address")
+
     def faults(self):
         """What is not as it should be, in words."""
         bad = [n + " does not run" for n in (*HUBS, *AGENTS, *("keepalived-" + h for h in HUBS)) if not self.runs(n)]
@@ -336,14 +345,12 @@ class Lab:
             info = self.info(hub)
             if info.get("State") != "serving":
                 bad.append(hub + " does not serve")
-            elif self.everywhere and info.get("Links") != LINKS * len(AGENTS):
+            elif info.get("Links") != LINKS * len(AGENTS):
                 bad.append("%s has %s links" % (hub, info.get("Links")))
             role = "master" if hub in owners else "backup"
             if info and info.get("Vip") != role:
                 bad.append("%s says it is %s, not %s" % (hub, info.get("Vip"), role))
         return bad
-
-    everywhere = True  # agents have links to both hubs
 
     def healthy(self, timeout=PATIENCE):
         faults = []
