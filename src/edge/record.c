@@ -19,8 +19,9 @@ static void log_who(struct log_rec *l, const struct record *r)
 		log_str(l, "method", r->method);
 		log_str(l, "host", r->host);
 		log_str(l, "path", r->path);
-		log_int(l, "status", r->status);
 	}
+	if (r->method || r->status)
+		log_int(l, "status", r->status);
 	log_str(l, "route", r->route);
 	log_str(l, "agent", r->agent);
 	log_str(l, "target", r->target);

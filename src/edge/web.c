@@ -353,8 +353,12 @@ static void fail(struct web *w, enum reason why, const char *text)
 static void fail_malformed(struct web *w)
 {
 	const struct http1_error *err = &exchange_space()->err;
+	char text[128];
+	struct strbuf b;
 
-	refuse(w, &(struct refusal){ .status = err->status, .why = REASON_BAD_REQUEST, .text = err->text });
+	strbuf_init(&b, text, sizeof(text));
+	strbuf_add(&b, "%s, at byte %zu", err->text, err->offset);
+	refuse(w, &(struct refusal){ .status = err->status, .why = REASON_BAD_REQUEST, .text = text });
 }
 
 /* The request begins. */
