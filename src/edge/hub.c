@@ -7,6 +7,7 @@
 #include "mctunnel/base/clock.h"
 #include "mctunnel/base/list.h"
 #include "mctunnel/base/log.h"
+#include "mctunnel/base/map.h"
 #include "mctunnel/base/mem.h"
 #include "mctunnel/base/stat.h"
 #include "mctunnel/base/str.h"
@@ -39,7 +40,10 @@
 #define CLAIM_AGAIN_MS 100    /* a name in use may be that of a dying link: ask again until the heartbeat would have told */
 #define RETRY_NAME_MS 5000
 #define RETRY_LIMIT_MS 5000
-#define LOG_BURST 50          /* lines about refused connections at once, and 10 a second from then on */
+#define LOG_BURST 50          /* lines about refused connections at once, and ... */
+#define LOG_RATE 10           /* ... so many a second from then on */
+#define NEWS_BURST 2000       /* the same for lines about services that went up or down */
+#define NEWS_RATE 100
 
 enum guest_state { GUEST_ARRIVED, GUEST_HANDSHAKE, GUEST_SILENT, GUEST_CLAIMING, GUEST_UP, GUEST_REFUSED };
 
@@ -75,6 +79,11 @@ struct door { /* a listening socket */
 	bool paused;
 };
 
+struct bucket { /* of log lines */
+	uint32_t level;
+	uint64_t ms, suppressed;
+};
+
 struct hub {
 	struct conf *conf;
 	struct tls *const *tls;
@@ -84,8 +93,7 @@ struct hub {
 	struct timer resume, mercy;
 	unsigned handshakes;
 	bool scarce;             /* the last guest got a descriptor of the reserve */
-	uint32_t log_level;      /* of the bucket */
-	uint64_t log_ms, log_suppressed;
+	struct bucket lines, news;
 	bool draining;
 	uint64_t generation;     /* of conf; the same on all threads */
 };
@@ -102,19 +110,24 @@ static void enlist(struct guest *g)
 
 /* ---- log ---- */
 
-static bool may_log(void)
+static bool bucket_take(struct bucket *b, uint32_t burst, uint32_t rate)
 {
-	uint64_t now = clock_ms(), leaked = (now - hub.log_ms) / 100;
+	uint64_t now = clock_ms(), leaked = (now - b->ms) * rate / 1000;
 	if (leaked) {
-		hub.log_level = leaked > hub.log_level ? 0 : hub.log_level - (uint32_t)leaked;
-		hub.log_ms = now;
+		b->level = leaked > b->level ? 0 : b->level - (uint32_t)leaked;
+		b->ms = now;
 	}
-	if (hub.log_level >= LOG_BURST) {
-		hub.log_suppressed++;
+	if (b->level >= burst) {
+		b->suppressed++;
 		return false;
 	}
-	hub.log_level++;
+	b->level++;
 	return true;
+}
+
+static bool may_log(void)
+{
+	return bucket_take(&hub.lines, LOG_BURST, LOG_RATE);
 }
 
 static void log_guest(enum log_level level, const char *event, const struct guest *g, enum reason why, const char *text)
@@ -143,9 +156,9 @@ static void log_refusal(const struct guest *g, enum reason why, const char *text
 	stat_add(STAT_LINK_REFUSED, 1);
 	if (!may_log())
 		return;
-	if (hub.log_suppressed)
-		log_warning("%llu more connections to the hub's port were refused", (unsigned long long)hub.log_suppressed);
-	hub.log_suppressed = 0;
+	if (hub.lines.suppressed)
+		log_warning("%llu more connections to the hub's port were refused", (unsigned long long)hub.lines.suppressed);
+	hub.lines.suppressed = 0;
 	log_guest(LOG_WARNING, "link_refused", g, why, text);
 }
 
@@ -290,17 +303,14 @@ static struct advert *make_advert(struct guest *g, const struct agent_hello *h, 
 	return a;
 }
 
-static const struct hello_service *service_of(const struct advert *a, const char *name)
-{
-	for (size_t i = 0; i < a->services_n; i++)
-		if (strcmp(a->services[i].name, name) == 0)
-			return &a->services[i];
-	return NULL;
-}
-
 static void log_check(const struct advert *a, const struct hello_service *s)
 {
 	struct log_rec r;
+	if (!bucket_take(&hub.news, NEWS_BURST, NEWS_RATE))
+		return;
+	if (hub.news.suppressed)
+		log_warning("%llu more services went up or down", (unsigned long long)hub.news.suppressed);
+	hub.news.suppressed = 0;
 	log_begin(&r, s->up ? LOG_NOTICE : LOG_WARNING, "check");
 	log_str(&r, "agent", a->name);
 	log_str(&r, "tunnel", a->tunnel);
@@ -313,16 +323,28 @@ static void log_check(const struct advert *a, const struct hello_service *s)
 	log_end(&r);
 }
 
-/* One line for each service that went up or down, whichever link said it first. Both lists mostly have the same order. */
+static struct map *services_by_name(const struct advert *a)
+{
+	struct map *m = map_new();
+	for (size_t i = 0; i < a->services_n; i++)
+		map_set_str(m, a->services[i].name, &a->services[i]);
+	return m;
+}
+
+/* One line for each service that went up or down, whichever link said it first. The order of services is mostly the same. */
 static void on_news(const struct advert *before, const struct advert *now)
 {
+	struct map *known = NULL;
 	for (size_t i = 0; i < now->services_n; i++) {
 		const struct hello_service *s = &now->services[i], *old = i < before->services_n ? &before->services[i] : NULL;
-		if (!old || strcmp(old->name, s->name) != 0)
-			old = service_of(before, s->name);
+		if (!old || strcmp(old->name, s->name) != 0) {
+			known = known ? known : services_by_name(before);
+			old = map_get_str(known, s->name);
+		}
 		if (old && old->up != s->up)
 			log_check(now, s);
 	}
+	map_free(known);
 }
 
 static void claim(struct guest *g);
