@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
 """Listeners behind proxies (accept_proxy): headers of both versions, whole and in pieces, are believed from those who may send them, everywhere: rules, log, target."""
 import os
+import queue
+import shutil
 import socket
 import struct
+import subprocess
 import sys
 import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "lib"))
 import harness
+import proc
 import scene
 import tcp
 from ctl import admin_settings, reload
@@ -114,6 +118,37 @@ def test_the_connections_own_addresses(run):
         told, mine = served(hub, server, [header])
         equal(told, (mine, hub.listen["in"]), "addresses at the target")
         hub.wait_log("session", client=text(mine), reason="done")
+
+
+def test_behind_haproxy(run):
+    """The protocol's own program, with everything it can say."""
+    if not shutil.which("haproxy"):
+        raise harness.Skipped("needs haproxy")
+    hub, server = world(run)
+    fronts = {how: (run.host, run.port()) for how in ("send-proxy", "send-proxy-v2", "send-proxy-v2 proxy-v2-options crc32c,unique-id,authority")}
+    with open(run.path("haproxy.cfg"), "w") as f:
+        f.write("defaults\n mode tcp\n timeout client 30s\n timeout server 30s\n timeout connect 30s\n")
+        for i, (how, address) in enumerate(fronts.items()):
+            f.write("listen l%d\n bind %s\n unique-id-format abc%%pid\n server s %s %s\n" % (i, text(address), text(hub.listen["in"]), how))
+    proxy = proc.start(run, ["haproxy", "-db", "-f", run.path("haproxy.cfg")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for how, address in fronts.items():
+        harness.wait_until(lambda: not tcp.refused(address), "haproxy to listen")
+        with tcp.open_socket(address) as s:
+            mine = s.getsockname()
+            s.sendall(b"hello")
+            equal(tcp.recv_exactly(s, 5), b"hello", "echo")
+        harness.wait_until(lambda: (mine, address) in iter_results(server), "the target to be told of " + how)
+    proxy.terminate()
+    proxy.wait()
+
+
+def iter_results(server):
+    """What the target was told so far, but for the probes of this test."""
+    while True:
+        try:
+            yield server.results.get_nowait()
+        except queue.Empty:
+            return
 
 
 def test_rules_see_the_client(run):

@@ -115,6 +115,36 @@ bool str_unhex(void *out, size_t len, const char *hex)
 	return *hex == '\0';
 }
 
+static bool host_char(char c)
+{
+	return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_';
+}
+
+static bool copy_host(char *out, const char *name, size_t len)
+{
+	size_t label = 0;
+
+	for (size_t i = 0; i < len; i++) {
+		out[i] = (char)(name[i] >= 'A' && name[i] <= 'Z' ? name[i] + 32 : name[i]);
+		if (out[i] == '.' ? label == 0 : ++label > 63 || !host_char(out[i]))
+			return false;
+		if (out[i] == '.')
+			label = 0;
+	}
+	out[len] = '\0';
+	return label > 0;
+}
+
+bool str_host(char *out, size_t size, const char *name, size_t len)
+{
+	if (len > 0 && name[len - 1] == '.')
+		len--;
+	if (len > 0 && len <= 253 && len < size && copy_host(out, name, len))
+		return true;
+	out[0] = '\0';
+	return false;
+}
+
 bool str_u64(const char *s, uint64_t max, uint64_t *out)
 {
 	uint64_t n = 0;

@@ -7,6 +7,7 @@
 #include "mctunnel/base/bug.h"
 #include "mctunnel/base/list.h"
 #include "mctunnel/base/mem.h"
+#include "mctunnel/base/stat.h"
 #include "mctunnel/base/timer.h"
 #include "mctunnel/event/loop.h"
 #include "mctunnel/net/conn.h"
@@ -129,6 +130,9 @@ static void handshake_done(struct arrival *a)
 	struct arrived out = { .fd = -1, .c = a->c, .tls = true };
 	char name[256];
 
+	stat_add(STAT_CLIENT_HANDSHAKES, 1);
+	if (tls_resumed(a->c))
+		stat_add(STAT_CLIENT_HANDSHAKES_RESUMED, 1);
 	if (tls_sni(a->c)[0])
 		out.sni = tls_sni(a->c);
 	if (tls_peer_name(a->c, 0, name, sizeof(name)) > 0 && name[0])

@@ -992,34 +992,6 @@ static int choose_site_alpn(SSL *ssl, const unsigned char **out, unsigned char *
 
 /* ---- the certificate of a site that a client asks for ---- */
 
-static char lower(char ch)
-{
-	return (char)(ch >= 'A' && ch <= 'Z' ? ch + 32 : ch);
-}
-
-static bool host_char(char ch)
-{
-	return (ch >= 'a' && ch <= 'z') || (ch >= '0' && ch <= '9') || ch == '-' || ch == '_' || ch == '.';
-}
-
-/* Into out, in lower case, without a dot at its end; what cannot be a host's name becomes "". star: it may begin with "*.". */
-static void set_host(char *out, size_t size, const char *name, size_t len, bool star)
-{
-	out[0] = 0;
-	if (len > 0 && name[len - 1] == '.')
-		len--;
-	if (len >= size)
-		return;
-	for (size_t i = 0; i < len; i++) {
-		out[i] = lower(name[i]);
-		if (!host_char(out[i]) && !(star && i == 0 && len > 2 && name[0] == '*' && name[1] == '.')) {
-			out[0] = 0;
-			return;
-		}
-	}
-	out[len] = 0;
-}
-
 /* RFC 6066: a list of one, of which OpenSSL judges the form a moment later. */
 static void note_sni(struct tls_conn *t, SSL *ssl)
 {
@@ -1030,7 +1002,7 @@ static void note_sni(struct tls_conn *t, SSL *ssl)
 		return;
 	n = (size_t)p[3] << 8 | p[4];
 	if (n <= len - 5)
-		set_host(t->sni, sizeof(t->sni), (const char *)p + 5, n, false);
+		(void)str_host(t->sni, sizeof(t->sni), (const char *)p + 5, n);
 }
 
 /* NULL: the default. */
@@ -1633,6 +1605,7 @@ struct site_loading {
 	void (*tell)(void *arg, bool bad, const char *text);
 	void *arg;
 	const struct site_name *first; /* of the first certificate; NULL: it has no name */
+	SSL_CTX *trial;                /* what OpenSSL would refuse later, is refused here */
 	bool bad;
 	char err[512];
 };
@@ -1668,6 +1641,16 @@ static void enter_name(struct site_loading *s, const char *name, struct site_cer
 		s->first = n;
 }
 
+/* "www.example.com", "*.example.com"; what else stands in a certificate concerns no client. */
+static bool site_host(char *out, size_t size, const char *name)
+{
+	bool star = name[0] == '*' && name[1] == '.';
+	size_t skip = star ? 2 : 0;
+
+	memcpy(out, "*.", skip);
+	return str_host(out + skip, size - skip, name + skip, strlen(name + skip));
+}
+
 static void enter_names(struct site_loading *s, struct site_cert *c)
 {
 	GENERAL_NAMES *names = X509_get_ext_d2i(c->cert, NID_subject_alt_name, NULL, NULL);
@@ -1681,12 +1664,19 @@ static void enter_names(struct site_loading *s, struct site_cert *c)
 			dns_names(names, i, raw, sizeof(raw));
 		else
 			common_name(c->cert, 0, raw, sizeof(raw));
-		set_host(name, sizeof(name), raw, strlen(raw), true);
-		if (name[0])
+		if (site_host(name, sizeof(name), raw))
 			enter_name(s, name, c);
 	}
 	GENERAL_NAMES_free(names);
 	ERR_clear_error();
+}
+
+static bool usable(struct site_loading *s, const struct site_cert *c)
+{
+	if (SSL_CTX_use_cert_and_key(s->trial, c->cert, c->key, c->chain, 1) == 1)
+		return true;
+	complain(&s->l, c->path, "the certificate cannot be used: %s", openssl_reason());
+	return false;
 }
 
 static void load_site_cert(struct site_loading *s, const struct tls_site_cert *from, struct site_cert *c)
@@ -1702,13 +1692,14 @@ static void load_site_cert(struct site_loading *s, const struct tls_site_cert *f
 		die("no memory for TLS");
 	if (load_cert(&s->l) == 0)
 		c->key = read_key(&s->l, c->cert);
-	if (c->key && tls_doubt(&f, true, doubt, sizeof(doubt)))
-		tell(s, false, doubt);
-	if (c->key)
-		enter_names(s, c);
-	else
+	if (!c->key || !usable(s, c)) {
 		tell(s, true, s->err);
-	ERR_clear_error();
+		ERR_clear_error();
+		return;
+	}
+	if (tls_doubt(&f, true, doubt, sizeof(doubt)))
+		tell(s, false, doubt);
+	enter_names(s, c);
 }
 
 static bool use_default(struct site_loading *s)
@@ -1792,7 +1783,8 @@ struct tls_site *tls_site_new(const struct tls_site_options *o, void (*on_findin
 	s.site->tls.site = s.site;
 	s.site->names = map_new();
 	s.site->tls.ctx = SSL_CTX_new(TLS_server_method());
-	if (!s.site->tls.ctx)
+	s.trial = SSL_CTX_new(TLS_server_method());
+	if (!s.site->tls.ctx || !s.trial)
 		die("cannot make a TLS context: %s", openssl_reason());
 	s.l = (struct loading){ .tls = &s.site->tls, .err = s.err, .errsize = sizeof(s.err) };
 	load_site_files(&s, o);
@@ -1800,6 +1792,7 @@ struct tls_site *tls_site_new(const struct tls_site_options *o, void (*on_findin
 		snprintf(s.err, sizeof(s.err), "TLS cannot be set up: %s", openssl_reason());
 		tell(&s, true, s.err);
 	}
+	SSL_CTX_free(s.trial);
 	ERR_clear_error();
 	if (!s.bad)
 		return s.site;

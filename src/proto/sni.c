@@ -4,7 +4,7 @@
  * sends byte by byte causes few readings. It knows neither keys nor sockets, and judges nothing that a TLS server would. */
 #include "mctunnel/proto/sni.h"
 
-#include <string.h>
+#include "mctunnel/base/str.h"
 
 enum { RECORD_HEADER = 5, RECORD_MAX = 16384, MESSAGE_HEADER = 4, HANDSHAKE = 22, CLIENT_HELLO = 1, RANDOM = 32 };
 enum { EXT_SERVER_NAME = 0, EXT_ALPN = 16, EXT_SUPPORTED_VERSIONS = 43, HOST_NAME = 0 };
@@ -141,47 +141,16 @@ static struct cursor part(struct cursor *c, size_t len)
 	return p;
 }
 
-static bool host_char(uint8_t ch)
+static bool read_name(struct cursor *c, struct sni_hello *out)
 {
-	return (ch >= 'a' && ch <= 'z') || (ch >= '0' && ch <= '9') || ch == '-' || ch == '_' || ch == '.';
-}
-
-/* Labels of 1 to 63 characters, divided by single dots. */
-static bool good_name(const char *name)
-{
-	size_t label = 0;
-
-	for (; *name; name++) {
-		label = *name == '.' ? 0 : label + 1;
-		if (label > 63 || !host_char((uint8_t)*name) || (*name == '.' && (name[1] == '.' || name[1] == '\0')))
-			return false;
-	}
-	return true;
-}
-
-static bool read_name(struct cursor *c, char *out, size_t size)
-{
+	char raw[sizeof(out->name)];
 	size_t n = c->left;
 
-	if (n == 0 || n > size - 1)
+	if (n > sizeof(raw))
 		return false;
-	for (size_t i = 0; i < n; i++) {
-		uint8_t ch = get8(c);
-
-		out[i] = (char)(ch >= 'A' && ch <= 'Z' ? ch + 32 : ch);
-		if (ch == '\0')
-			return false;
-	}
-	if (out[n - 1] == '.')
-		n--;
-	out[n] = '\0';
-	return n > 0 && n <= 253 && out[0] != '.' && good_name(out);
-}
-
-static void odd_name(struct sni_hello *out)
-{
-	out->odd = true;
-	out->name[0] = '\0';
+	for (size_t i = 0; i < n; i++)
+		raw[i] = (char)get8(c);
+	return str_host(out->name, sizeof(out->name), raw, n);
 }
 
 static const char *read_server_name(struct cursor *c, struct sni_hello *out)
@@ -197,8 +166,8 @@ static const char *read_server_name(struct cursor *c, struct sni_hello *out)
 
 		if (list.bad || (type == HOST_NAME && named))
 			return "the list of server names is malformed";
-		if (type == HOST_NAME && !read_name(&name, out->name, sizeof(out->name)))
-			odd_name(out);
+		if (type == HOST_NAME)
+			out->odd = !read_name(&name, out);
 		named |= type == HOST_NAME;
 	}
 	return NULL;

@@ -20,6 +20,8 @@ enum stat_type { STAT_COUNTER, STAT_GAUGE };
 	X(BYTES_DOWN, COUNTER, "mctunnel_bytes_down_total", "Bytes carried from targets to clients")    \
 	X(LINK_HANDSHAKES, COUNTER, "mctunnel_link_handshakes_total", "TLS handshakes of links completed") \
 	X(LINK_HANDSHAKES_RESUMED, COUNTER, "mctunnel_link_handshakes_resumed_total", "of which resumed") \
+	X(CLIENT_HANDSHAKES, COUNTER, "mctunnel_client_handshakes_total", "TLS handshakes with clients of listeners completed") \
+	X(CLIENT_HANDSHAKES_RESUMED, COUNTER, "mctunnel_client_handshakes_resumed_total", "of which resumed") \
 	X(LINK_REFUSED, COUNTER, "mctunnel_links_refused_total", "Links refused: identity, protocol, limits") \
 	X(LINK_BROKEN, COUNTER, "mctunnel_links_broken_total", "Links that ended without a goodbye")     \
 	X(HEALTH_CALLERS, GAUGE, "mctunnel_grpc_health_connections", "Connections that ask for health by gRPC") \

@@ -24,6 +24,10 @@ bool str_unhex(void *out, size_t len, const char *hex); /* exactly 2*len hex dig
 /* Bytes of the UTF-8 character at s (which is not at its end), 0: it is none. */
 size_t str_utf8(const char *s);
 
+/* The name of a host (len bytes) in lower case, without a dot at its end: labels of 1 to 63 letters, digits, '-' and '_', 253 characters at most.
+ * false: it is none, and out is "". */
+bool str_host(char *out, size_t size, const char *name, size_t len);
+
 /* Writes a JSON string with its quotes; NULL as null. What is not UTF-8 becomes U+FFFD. */
 void str_json(FILE *out, const char *s);
 

@@ -131,6 +131,43 @@ static void test_hex(void **state)
 	assert_false(str_unhex(back, 0, "0"));
 }
 
+static void host(const char *name, const char *want)
+{
+	char out[256];
+
+	assert_int_equal(str_host(out, sizeof(out), name, strlen(name)), want != NULL);
+	assert_string_equal(out, want ? want : "");
+}
+
+static void test_host(void **state)
+{
+	static const char *const none[] = { "", ".", "..", ".a", "a..b", "a..", "a b", "a/b", "a:1", "[::1]", "\xc3\xa4.de", "*", "*.a", "a\n", NULL };
+	char label[256], out[16];
+
+	host("a", "a");
+	host("WWW.Example-1_x.COM.", "www.example-1_x.com");
+	host("192.0.2.7", "192.0.2.7");
+	for (size_t i = 0; none[i]; i++)
+		host(none[i], NULL);
+	assert_false(str_host(out, sizeof(out), "a\0b", 3));
+	assert_true(str_host(out, sizeof(out), "a.longer", 1));
+	assert_string_equal(out, "a");
+	assert_true(str_host(out, sizeof(out), "123456789012345", 15));
+	assert_false(str_host(out, sizeof(out), "1234567890123456", 16));
+	memset(label, 'x', sizeof(label));
+	label[255] = '\0';
+	host(label, NULL);
+	label[63] = '\0';
+	host(label, label);
+	for (size_t i = 63; i < 255; i += 64)
+		label[i] = '.';
+	label[253] = '\0';
+	host(label, label);
+	label[253] = 'x';
+	label[254] = '\0';
+	host(label, NULL);
+}
+
 static void test_u64(void **state)
 {
 	static const struct {
@@ -204,6 +241,7 @@ int main(void)
 		cmocka_unit_test(test_glob_is_not_exponential),
 		cmocka_unit_test(test_distance),
 		cmocka_unit_test(test_hex),
+		cmocka_unit_test(test_host),
 		cmocka_unit_test(test_u64),
 		cmocka_unit_test(test_strbuf),
 	};

@@ -29,6 +29,7 @@ static const char make_pki[] =
 	"openssl ecparam -genkey -name prime256v1 -noout -out key\n"
 	"openssl ecparam -genkey -name prime256v1 -noout -out other.key\n"
 	"openssl genrsa -out rsa.key 2048\n"
+	"openssl genrsa -out weak.key 1024\n"
 	"printf '[ca]\\ndefault_ca=d\\n[d]\\ndatabase=index\\nnew_certs_dir=.\\nserial=serial\\ndefault_md=sha256\\npolicy=p\\n"
 	"copy_extensions=copy\\ndefault_days=30\\ndefault_crl_days=30\\nunique_subject=no\\ncertificate=ca\\nprivate_key=key\\n[p]\\n"
 	"commonName=supplied\\n' >cnf\n"
@@ -40,6 +41,7 @@ static const char make_pki[] =
 	"sign wild wild DNS:*.wild.test,DNS:wild.test key\n"
 	"sign plain plain.test '' key\n"
 	"sign rsa first DNS:first.test rsa.key\n"
+	"sign weak weak DNS:weak.test weak.key\n"
 	"sign again again DNS:first.test,DNS:again.test key\n"
 	"sign expired old DNS:old.test key -startdate 20200101000000Z -enddate 20210101000000Z\n"
 	"sign client alice '' key\n"
@@ -699,6 +701,9 @@ static void findings_in_files(void **state)
 	add_cert("wild", "other.key");
 	add_cert("log", "key");
 	finds(true, "BAD other.key: the key does not belong to the certificate in wild\nBAD log: there is no certificate in it");
+	add_cert("first", "key");
+	add_cert("weak", "weak.key");
+	finds(true, "BAD weak: the certificate cannot be used: ee key too small");
 	add_cert("expired", "key");
 	finds(false, "doubt expired: the certificate expired at 2021-01-01");
 	add_cert("first", "key");
