@@ -48,7 +48,7 @@ ALL_LDFLAGS = $(OPT) $(LDFLAGS) -pie -Wl,-z,relro,-z,now -rdynamic -pthread
 LIBS = $(shell $(PKG_CONFIG) --libs $(PACKAGES))
 # what -vv tells
 BUILT_WITH = $(foreach p,$(PACKAGES),$(p) $(shell $(PKG_CONFIG) --modversion $(p)))
-BUILT_AS = $(strip $(CC) $(OPT) $(HARDEN))
+BUILT_AS = $(strip $(CC) $(filter-out -ffile-prefix-map=% -fdebug-prefix-map=%,$(OPT)) $(HARDEN))
 
 FLOORS := base event conf net proto tunnel edge script admin main
 LIB_SRC := $(sort $(foreach f,$(FLOORS),$(wildcard src/$(f)/*.c)))
@@ -194,8 +194,8 @@ uninstall: ## remove what install put there; the configuration stays
 	rm -f $(DESTDIR)$(SYSCONFDIR)/logrotate.d/mctunnel
 	rm -rf $(DESTDIR)$(DOCDIR) $(DESTDIR)$(LIBEXECDIR)
 
-deb: ## build Debian packages below build/deb, checked by lintian (debhelper, lintian)
-	scripts/deb --lint
+deb: ## build Debian packages below build/deb (debhelper); lintian checks them if it is there
+	scripts/deb $$(command -v lintian >/dev/null && echo --lint)
 
 deb-test: ## install, run, upgrade and purge the package in a chroot (root, debootstrap, a minute or two)
 	reg-tests/deb

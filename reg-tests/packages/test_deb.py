@@ -81,6 +81,9 @@ def test_package(run):
     tree = run.path("tree")
     sh("dpkg-deb", "-x", package, tree)
     check(read("VERSION").strip() in sh(tree + "/usr/sbin/mctunnel", "-v"), "another version")
+    for program in ("/usr/sbin/mctunnel", "/usr/bin/mctunnelctl"):
+        with open(tree + program, "rb") as f:
+            check(out.encode() not in f.read(), program, "tells where it was built")
 
 
 if __name__ == "__main__":
