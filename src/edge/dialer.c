@@ -743,6 +743,7 @@ static void describe_services(struct agent_hello *h)
 		str_copy(s->name, sizeof(s->name), conf->name);
 		s->weight = (uint16_t)conf->weight;
 		s->maxconn = conf->maxconn;
+		s->proxy = conf->send_proxy != SEND_PROXY_NONE;
 		s->up = true;
 	}
 	h->serial = 2 * check_survey(here.conf, take_check, h) + h->draining;

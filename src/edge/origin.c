@@ -16,6 +16,7 @@
 #include "mctunnel/conf/conf.h"
 #include "mctunnel/edge/generation.h"
 #include "mctunnel/edge/trip.h"
+#include "mctunnel/event/thread.h"
 #include "mctunnel/tunnel/registry.h"
 #include "mctunnel/tunnel/session.h"
 
@@ -34,12 +35,20 @@ struct origin {
 	void *user;                     /* borrowed */
 	struct origin **kept;           /* where its last user notes it; NULL: nowhere */
 	struct addr client, local;
+	const char *sni;                /* borrowed from the user, who has it as long as the trip may describe the client */
 	struct timer patience;          /* idle, closing */
 	struct series *up, *down, *requests;
 	unsigned requests_status;       /* of requests */
 	const char *tunnel, *service;   /* borrowed from the trip, once there is a session */
+	bool safe;                      /* what it is wanted for: another one may serve it */
 	bool used, open, fin, personal, closing;
 };
+
+static struct plea { /* to a thread: to give up what is idle */
+	struct msg msg;
+	atomic_bool under_way;
+	char tunnel[64];
+} pleas[THREAD_MAX];
 
 static _Thread_local struct {
 	struct list idle, closing;
@@ -133,6 +142,47 @@ static void on_patience(struct timer *t)
 		origin_close(o);
 }
 
+/* Room for others. */
+
+static void close_idle_of(const char *tunnel)
+{
+	list_for_each_safe(n, &here.idle) {
+		struct origin *o = container_of(n, struct origin, node);
+
+		if (strcmp(o->tunnel, tunnel) == 0)
+			origin_close(o);
+	}
+}
+
+static void run_plea(struct msg *m)
+{
+	struct plea *p = (struct plea *)m;
+
+	if (here.running)
+		close_idle_of(p->tunnel);
+	atomic_store(&p->under_way, false);
+}
+
+/* Somebody waits for this tunnel: those that are idle, on all threads, have a place there. A plea that is under way serves for this one as well, mostly. */
+static void make_room(const struct origin *waiting)
+{
+	struct trip_view v;
+
+	trip_view(waiting->trip, &v);
+	if (!v.tunnel)
+		return;
+	close_idle_of(v.tunnel);
+	for (int i = 0; i < thread_count(); i++) {
+		struct plea *p = &pleas[i];
+
+		if (i == thread_self() || atomic_exchange(&p->under_way, true))
+			continue;
+		str_copy(p->tunnel, sizeof(p->tunnel), v.tunnel);
+		p->msg.run = run_plea;
+		thread_post(i, &p->msg);
+	}
+}
+
 /* Its session. */
 
 /* An agent of another route may have it now. */
@@ -144,6 +194,7 @@ static void note_way(struct origin *o)
 	trip_view(o->trip, &v);
 	o->tunnel = v.tunnel;
 	o->service = v.service;
+	o->personal = trip_personal(o->trip);
 	o->up = series_of(BYTES, listener, v.tunnel, v.service, "up");
 	o->down = series_of(BYTES, listener, v.tunnel, v.service, "down");
 }
@@ -193,6 +244,8 @@ static void on_end(void *owner, enum reason why, bool refused)
 {
 	struct origin *o = owner;
 
+	if (refused && why == REASON_AGENT_FULL)
+		make_room(o);
 	if (refused && o->ev && trip_refused(o->trip, why))
 		return;
 	lost(o, why);
@@ -229,6 +282,7 @@ static void describe(void *owner, struct session_about *about)
 	static _Thread_local char client[ADDR_TEXT], local[ADDR_TEXT];
 	struct origin *o = owner;
 
+	about->sni = o->sni;
 	about->client = addr_text(&o->client, client, sizeof(client));
 	about->local = addr_text(&o->local, local, sizeof(local));
 }
@@ -236,20 +290,6 @@ static void describe(void *owner, struct session_about *about)
 static bool serves(const struct origin *o, const char *tunnel, const char *service)
 {
 	return strcmp(o->tunnel, tunnel) == 0 && strcmp(o->service, service) == 0;
-}
-
-/* Somebody waits for this tunnel: those that are idle have a place there. */
-static void make_room(const struct origin *waiting)
-{
-	struct trip_view v;
-
-	trip_view(waiting->trip, &v);
-	list_for_each_safe(n, &here.idle) {
-		struct origin *o = container_of(n, struct origin, node);
-
-		if (v.tunnel && strcmp(o->tunnel, v.tunnel) == 0)
-			origin_close(o);
-	}
 }
 
 static void on_wait(void *owner)
@@ -264,11 +304,25 @@ static void on_trip_leave(void *owner)
 	o->ev->on_leave(o->user);
 }
 
+static struct origin *find_for(struct origin *o);
+
+/* On the thread of its link there may be one that waits. */
 static void on_trip_arrive(void *owner)
 {
-	struct origin *o = owner;
+	struct origin *o = owner, *instead;
+	const struct origin_events *ev = o->ev;
 
-	o->ev->on_arrive(o->user);
+	ev->on_arrive(o->user);
+	instead = o->safe ? find_for(o) : NULL;
+	if (!instead)
+		return;
+	unlist(instead);
+	instead->ev = ev;
+	instead->user = o->user;
+	o->ev = NULL;
+	trip_free(o->trip, REASON_DONE, 0, 0);
+	mem_put(MEM_OTHER, o);
+	ev->on_instead(instead->user, instead);
 }
 
 static void on_session(void *owner, struct session *s)
@@ -276,6 +330,7 @@ static void on_session(void *owner, struct session *s)
 	struct origin *o = owner;
 
 	o->s = s;
+	o->sni = NULL;
 	note_way(o);
 	o->ev->on_ready(o->user);
 }
@@ -309,7 +364,7 @@ static bool take_routes(struct origin *o, const struct origin_want *w)
 struct origin *origin_new(const struct origin_want *w, const struct origin_events *ev, void *user, bool *no_route)
 {
 	struct origin *o = mem_get(MEM_OTHER, sizeof(*o));
-	struct trip_options t = { .gen = w->gen, .place = w->place, .since_ms = w->since_ms, .session_events = &session_events };
+	struct trip_options t = { .gen = w->gen, .place = w->place, .since_ms = w->since_ms, .session_events = &session_events, .patient = true };
 
 	*no_route = false;
 	if (!o)
@@ -320,6 +375,8 @@ struct origin *origin_new(const struct origin_want *w, const struct origin_event
 	o->user = user;
 	o->client = *w->client;
 	o->local = *w->local;
+	o->safe = w->safe;
+	o->sni = w->sni;
 	t.client = &o->client;
 	o->trip = trip_new(&t, &trip_events, o, o);
 	*no_route = o->trip && !take_routes(o, w);
@@ -356,6 +413,15 @@ static struct origin *find(const struct origin_want *w, const char *tunnel, cons
 			return o;
 	}
 	return NULL;
+}
+
+static struct origin *find_for(struct origin *o)
+{
+	struct origin_want w = { .place = trip_place(o->trip), .safe = true };
+	struct trip_view v;
+
+	trip_view(o->trip, &v);
+	return find(&w, v.tunnel, v.service);
 }
 
 /* The first route counts, as long as somebody serves it: a request comes back from a fallback as soon as it can. */

@@ -54,7 +54,7 @@ struct trip {
 	unsigned hops, retries;
 	struct advert *advert; /* shared: the agent it was placed on, or NULL */
 	bool counted;          /* among the sessions of advert and site */
-	bool started;
+	bool started, patient;
 	uint64_t link;
 	int thread;            /* of that link */
 	bool departing, over;  /* a message to ourselves holds it; it was freed meanwhile */
@@ -287,11 +287,17 @@ static bool blame(struct trip *t, enum reason why)
 
 bool trip_refused(struct trip *t, enum reason why)
 {
-	if (here.stopping || t->retries++ == RETRIES_MAX || !blame(t, why))
+	bool full = t->patient && why == REASON_AGENT_FULL;
+
+	if (here.stopping || (!full && t->retries++ == RETRIES_MAX) || !blame(t, why))
 		return false;
 	discount(t);
 	if (reopen(t))
 		return true;
+	if (full) {
+		t->avoid_n = 0;
+		t->lacks = why;
+	}
 	if (t->avoid_n == 0) { /* nobody said no */
 		session_keep(t->session);
 		look_for_links(t);
@@ -355,8 +361,13 @@ static void trip_come(struct msg *m)
 {
 	struct trip *t = (struct trip *)m;
 
+	t->departing = true; /* the owner may have found something better here */
 	t->ev->on_arrive(t->owner);
-	trip_open(t);
+	t->departing = false;
+	if (t->over)
+		trip_release(t);
+	else
+		trip_open(t);
 }
 
 /* The queue. */
@@ -499,6 +510,7 @@ struct trip *trip_new(const struct trip_options *o, const struct trip_events *ev
 	t->gen = generation_get(o->gen);
 	t->place = o->place;
 	t->since_ms = o->since_ms;
+	t->patient = o->patient;
 	t->lacks = REASON_NO_AGENT;
 	return t;
 }
@@ -548,6 +560,17 @@ void trip_free(struct trip *t, enum reason why, uint64_t up, uint64_t down)
 bool trip_started(const struct trip *t)
 {
 	return t->started;
+}
+
+bool trip_personal(const struct trip *t)
+{
+	const struct advert *a = t->advert;
+
+	for (size_t i = 0; a && i < a->services_n; i++) {
+		if (strcmp(a->services[i].name, way_of(t)->service) == 0)
+			return a->services[i].proxy;
+	}
+	return true;
 }
 
 bool trip_waiting(const struct trip *t)

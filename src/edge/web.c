@@ -437,8 +437,8 @@ static void begin_exchange(struct web *w)
 static void seek(struct web *w)
 {
 	struct request *r = w->r;
-	struct origin_want want = { .gen = w->gen, .place = w->place, .client = &w->src, .local = &w->dst, .routes = r->routes, .routes_n = r->routes_n,
-				    .since_ms = r->began_ms, .safe = r->safe, .kept = &w->kept };
+	struct origin_want want = { .gen = w->gen, .place = w->place, .client = &w->src, .local = &w->dst, .sni = w->sni, .routes = r->routes, .routes_n = r->routes_n,
+				    .since_ms = r->began_ms, .safe = r->safe && !r->retried && !r->connect && !r->x.upgrade, .kept = &w->kept };
 	bool no_route = false;
 
 	if (!r->connect && !r->retried && !r->x.upgrade)
@@ -889,6 +889,16 @@ static void on_open(void *user)
 	run(w);
 }
 
+static void on_instead(void *user, struct origin *o)
+{
+	struct web *w = user;
+
+	w->origin = o;
+	w->r->reused = true;
+	begin_exchange(w);
+	run(w);
+}
+
 static void on_readable(void *user)
 {
 	run(user);
@@ -946,6 +956,7 @@ static const struct origin_events origin_events = {
 	.on_lost = on_lost,
 	.on_leave = on_leave,
 	.on_arrive = on_arrive,
+	.on_instead = on_instead,
 };
 
 /* Begin and end. */

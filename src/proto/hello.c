@@ -196,6 +196,7 @@ static void read_service(struct reader *r, const json_t *v, struct hello_service
 	out->weight = (uint16_t)read_int(&inner, "weight", 0, WEIGHT_MAX);
 	out->up = read_bool(&inner, "up");
 	out->maxconn = read_int(&inner, "maxconn", 0, UINT32_MAX);
+	out->proxy = !may_have(&inner, "proxy") || read_bool(&inner, "proxy");
 	if (may_have(&inner, "check"))
 		read_check(&inner, may_have(&inner, "check"), out);
 	r->bad = inner.bad;
@@ -348,7 +349,8 @@ static json_t *instance_value(const uint8_t instance[16])
 
 static json_t *service_value(const struct hello_service *s)
 {
-	json_t *one = json_pack("{s:s,s:i,s:b,s:I}", "name", s->name, "weight", (int)s->weight, "up", (int)s->up, "maxconn", (json_int_t)s->maxconn);
+	json_t *one = json_pack("{s:s,s:i,s:b,s:I,s:b}", "name", s->name, "weight", (int)s->weight, "up", (int)s->up, "maxconn", (json_int_t)s->maxconn, "proxy",
+				(int)s->proxy);
 
 	if (!one || !s->status[0])
 		return one;

@@ -27,6 +27,8 @@ struct origin_events {
 	/* It goes to another thread, and the user with it. */
 	void (*on_leave)(void *user);
 	void (*on_arrive)(void *user);
+	/* Before the session was there: it is gone, and this one, which is ready, is the user's instead. */
+	void (*on_instead)(void *user, struct origin *o);
 };
 
 struct origin_route {
@@ -37,6 +39,7 @@ struct origin_want {
 	struct generation *gen;
 	struct place *place;            /* of gen */
 	const struct addr *client, *local; /* copied */
+	const char *sni;                /* what TLS of the client asked for; borrowed until on_ready; NULL: none */
 	const struct origin_route *routes; /* NULL: the listener's own */
 	size_t routes_n;
 	uint64_t since_ms;

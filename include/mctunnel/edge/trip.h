@@ -45,6 +45,7 @@ struct trip_options {
 	const struct addr *client;  /* borrowed until trip_free: what balance "source" looks at */
 	uint64_t since_ms;          /* from when on waiting counts (clock_ms) */
 	const struct session_events *session_events;
+	bool patient;               /* where all agents' services are at their maxconn, it asks again as long as it would wait in the queue */
 };
 
 /* session_owner: what session events are called with. NULL: no memory. */
@@ -67,6 +68,7 @@ void trip_established(struct trip *t, const char *target);
 void trip_free(struct trip *t, enum reason why, uint64_t up, uint64_t down);
 
 bool trip_started(const struct trip *t);
+bool trip_personal(const struct trip *t);                 /* the target is told who the client is: the session is for this one alone */
 bool trip_waiting(const struct trip *t);                  /* in the queue */
 struct session *trip_session(const struct trip *t);      /* NULL: none yet, or it is over */
 struct generation *trip_generation(const struct trip *t); /* borrowed */

@@ -16,6 +16,7 @@ struct hello_service {
 	uint16_t weight;   /* 0..256 */
 	bool up;           /* its health check passes (or it has none) */
 	uint32_t maxconn;  /* 0: no limit */
+	bool proxy;        /* its target is told who the client is (PROXY header): a session is for one client alone. True when the agent does not say */
 	/* Of its health check; status "": it has none. */
 	char status[8];    /* L4CON */
 	uint32_t code;     /* of HTTP or gRPC; 0: none */
