@@ -10,6 +10,7 @@ import sys
 import threading
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "lib"))
 import harness
+import pki
 import scene
 import tcp
 from harness import check, equal
@@ -55,7 +56,8 @@ class Origin(http.server.BaseHTTPRequestHandler):
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
             self.wfile.write(b"0\r\n\r\n")
         else:
-            self.answer(self.path.encode() + b"\n", ("X-Host", self.headers["Host"]), ("X-For", self.headers.get("X-Forwarded-For", "-")))
+            self.answer(self.path.encode() + b"\n", ("X-Host", self.headers["Host"]), ("X-For", self.headers.get("X-Forwarded-For", "-")),
+                        ("X-Proto", self.headers.get("X-Forwarded-Proto", "-")))
 
     do_HEAD = do_GET
 
@@ -81,8 +83,8 @@ def serve(run, handler):
     return "%s:%d" % server.server_address[:2]
 
 
-def scenario(run, target):
-    hub = scene.Hub(run, {"web": {"mode": "http", "route": "site-a/web"}}).start()
+def scenario(run, target, **listener):
+    hub = scene.Hub(run, {"web": dict({"mode": "http", "route": "site-a/web"}, **listener)}).start()
     hub.wait_ready()
     scene.Agent(run, hub.authority, [hub.address], [scene.service("web", target)]).start()
     hub.wait_links(2)
@@ -112,6 +114,19 @@ def test_curl(run):
     equal(curl(url + "/", "-T", "-", "-H", "Expect: 100-continue", stdin=BIG), digest(BIG), "a chunked upload")
     equal(curl(url + "/", "--data-binary", "@-", stdin=BIG), digest(BIG), "an upload with a length")
     equal(curl(url + "/", "-d", ""), digest(b""), "an empty POST")
+    hub.nothing_left()
+
+
+def test_curl_over_tls(run):
+    authority = pki.Pki(run.path("clients"))
+    cert, key = authority.hub("web")
+    hub, _ = scenario(run, serve(run, Origin), tls={"cert": [cert], "key": key})
+    url = "https://hub.test:%d" % hub.listen["web"][1]
+    secure = ("--cacert", authority.ca, "--resolve", "hub.test:%d:%s" % (hub.listen["web"][1], run.host), "--http1.1")
+    equal(curl(url + "/a", url + "/b", "-w", "%{num_connects} ", *secure), b"/a\n1 /b\n0 ", "two requests over one TLS connection")
+    check(b"x-proto: https\r\n" in curl(url + "/", "-i", *secure).lower(), "the target is not told of https")
+    check(curl(url + "/chunked", *secure) == BIG, "a long answer")
+    equal(curl(url + "/", "-T", "-", *secure, stdin=BIG), digest(BIG), "an upload")
     hub.nothing_left()
 
 

@@ -276,7 +276,7 @@ def mix(hub, harm):
         for t in threads:
             if t.error:
                 raise t.error
-        time.sleep(0.1)
+        time.sleep(0.25)
     done = sum(t.finish() for t in threads)
     check(done >= REQUESTS, "only", done)
     say("%d requests over %d connections in %.1f s" % (done, sum(c.connections for c in clients), time.monotonic() - began))
