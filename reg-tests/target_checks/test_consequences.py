@@ -2,6 +2,7 @@
 """What checks lead to besides the choice of an agent: sessions that end, weights that rise slowly, sessions that tell instead of a check, reloads, gRPC health."""
 import copy
 import os
+import resource
 import sys
 import time
 
@@ -268,6 +269,28 @@ def test_route_falls_back(run):
     one.rise()
     wait_service(p.hub, "UP", "x")
     hold(p.listen["both"]).close()
+
+
+def test_agent_without_descriptors(run):
+    """An agent that cannot open a socket knows nothing about its targets, and says nothing about them either."""
+    t = Target(run, named("one"))
+    p = watching.site(run, [{"x": t.address}], {"x": watching.check(type="tcp", error_limit=2)})
+    wait_service(p.hub, "UP")
+    worker = p.agent.worker()
+    limits = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+
+    def starve():
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, (3, limits[1]))
+        for _ in range(4):
+            nobody(p.listen["x"])
+        time.sleep(0.2)  # for checks to be made; nobody can be asked meanwhile
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, limits)
+        return p.agent.metric('mctunnel_checks_total{service="x",status="SOCKERR"}') >= 2
+    wait_until(starve, "checks without a socket")
+    wait_service(p.agent, "UP", check="L4OK")
+    equal(p.hub.log("check", state="DOWN"), [])
+    equal(p.agent.log("check", state="DOWN"), [])
+    hold(p.listen["x"]).close()
 
 
 def test_many_services(run):

@@ -199,6 +199,32 @@ static void check_sites(const struct conf *c)
 	assert_int_equal(l[1].timeouts.idle, 7200000);
 }
 
+static void check_checks(const struct conf_check *full, const struct conf_check *bare)
+{
+	assert_int_equal(full->type, CHECK_HTTP);
+	assert_int_equal(full->interval, 3000);
+	assert_int_equal(full->fastinter, 500);
+	assert_int_equal(full->downinter, 10000);
+	assert_int_equal(full->timeout, 2000);
+	assert_int_equal(full->rise, 4);
+	assert_int_equal(full->fall, 5);
+	assert_int_equal(full->jitter, 20);
+	assert_string_equal(full->path, "/healthz?x=%20");
+	assert_string_equal(full->method, "HEAD");
+	assert_string_equal(full->host, "web.example:80");
+	assert_int_equal(full->expect.n, 2);
+	assert_string_equal(full->expect.v[1], "300-399");
+	assert_int_equal(full->error_limit, 7);
+	assert_true(full->on_marked_down);
+	assert_int_equal(full->slowstart, 60000);
+	assert_int_equal(bare->type, CHECK_TCP);
+	assert_int_equal(bare->interval, 2000);
+	assert_int_equal(bare->rise, 2);
+	assert_int_equal(bare->fall, 3);
+	assert_int_equal(bare->error_limit, 10);
+	assert_false(bare->on_marked_down);
+}
+
 static void check_agent(const struct conf *c)
 {
 	const struct conf_agent *a = &c->agent;
@@ -219,6 +245,7 @@ static void check_agent(const struct conf *c)
 	assert_int_equal(a->services[0].timeouts.connect, 9000);
 	assert_int_equal(a->services[1].weight, 100);
 	assert_int_equal(a->services[1].timeouts.resume, 60000);
+	check_checks(&a->services[0].check, &a->services[1].check);
 }
 
 static void test_values(void **state)
