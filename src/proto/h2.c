@@ -10,6 +10,7 @@
 #include "mctunnel/base/slot.h"
 #include "mctunnel/base/str.h"
 #include "mctunnel/proto/h2_client.h"
+#include "mctunnel/proto/h2_mux.h"
 #include "mctunnel/proto/h2_server.h"
 
 #include <nghttp2/nghttp2.h>
@@ -1141,4 +1142,331 @@ void h2_client_free(struct h2_client *c)
 		return;
 	nghttp2_session_del(c->ng);
 	free(c);
+}
+
+/* ---- messages of others (h2_mux.h) ---- */
+
+#define MUX_CONNECTION_WINDOW (4 << 20)
+
+struct h2_mux {
+	nghttp2_session *ng; /* owned */
+	const struct h2_mux_events *ev;
+	void *owner;
+	uint32_t max_fields, fields; /* bytes of the header block being received */
+	uint32_t glitches, skipped;  /* skipped: bytes of frames of unknown types */
+	const uint8_t *rest; /* borrowed from nghttp2: serialised, not yet taken */
+	size_t rest_len;
+	bool server, trailers, over, broken;
+};
+
+static void mux_give_up(struct h2_mux *m, uint32_t code)
+{
+	if (!m->over)
+		nghttp2_session_terminate_session(m->ng, code);
+	m->over = true;
+	m->broken |= code != NGHTTP2_NO_ERROR;
+}
+
+static bool mux_moves_something(const nghttp2_frame_hd *hd)
+{
+	switch (hd->type) {
+	case NGHTTP2_DATA:
+		return hd->length > 0 || (hd->flags & NGHTTP2_FLAG_END_STREAM);
+	case NGHTTP2_HEADERS:
+	case NGHTTP2_WINDOW_UPDATE:
+		return true;
+	}
+	return false;
+}
+
+static int mux_begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *arg)
+{
+	struct h2_mux *m = arg;
+	if (!mux_moves_something(hd))
+		m->glitches++;
+	return 0;
+}
+
+static int mux_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, void *arg)
+{
+	struct h2_mux *m = arg;
+	int32_t id = frame->hd.stream_id;
+	m->fields = 0;
+	if (!m->server || frame->headers.cat != NGHTTP2_HCAT_REQUEST)
+		return 0;
+	void *stream = m->ev->on_stream(m->owner, id);
+	if (!stream)
+		return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
+	nghttp2_session_set_stream_user_data(ng, id, stream);
+	return 0;
+}
+
+/* A field may come from the table: one byte on the wire, kilobytes here. */
+static int mux_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint8_t *name, size_t namelen, const uint8_t *value, size_t valuelen, uint8_t flags,
+		      void *arg)
+{
+	struct h2_mux *m = arg;
+	void *stream = nghttp2_session_get_stream_user_data(ng, frame->hd.stream_id);
+	m->fields += (uint32_t)(namelen + valuelen + 32);
+	if (m->fields > m->max_fields) {
+		mux_give_up(m, NGHTTP2_ENHANCE_YOUR_CALM);
+		return NGHTTP2_ERR_PAUSE;
+	}
+	if (stream)
+		m->ev->on_field(m->owner, stream, (const char *)name, (const char *)value);
+	return 0;
+}
+
+/* nghttp2 says of a client's first block only whether it is an answer: an interim one is followed by others. */
+static enum h2_block mux_block(const struct h2_mux *m, const nghttp2_frame *frame)
+{
+	if (frame->headers.cat == NGHTTP2_HCAT_REQUEST)
+		return H2_REQUEST;
+	if (m->server)
+		return H2_TRAILERS;
+	if (frame->headers.cat == NGHTTP2_HCAT_RESPONSE)
+		return H2_ANSWER; /* the caller has seen its :status */
+	return frame->hd.flags & NGHTTP2_FLAG_END_STREAM ? H2_TRAILERS : H2_ANSWER;
+}
+
+static int mux_frame(nghttp2_session *ng, const nghttp2_frame *frame, void *arg)
+{
+	struct h2_mux *m = arg;
+	bool fin = (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0;
+	if (frame->hd.type != NGHTTP2_HEADERS && frame->hd.type != NGHTTP2_DATA)
+		return 0;
+	void *stream = nghttp2_session_get_stream_user_data(ng, frame->hd.stream_id);
+	if (!stream)
+		return 0;
+	if (frame->hd.type == NGHTTP2_HEADERS)
+		m->ev->on_block(m->owner, stream, mux_block(m, frame), fin);
+	else if (fin)
+		m->ev->on_fin(m->owner, stream);
+	return 0;
+}
+
+static int mux_data(nghttp2_session *ng, uint8_t flags, int32_t id, const uint8_t *data, size_t len, void *arg)
+{
+	struct h2_mux *m = arg;
+	void *stream = nghttp2_session_get_stream_user_data(ng, id);
+	nghttp2_session_consume_connection(ng, len);
+	if (stream)
+		m->ev->on_data(m->owner, stream, data, len);
+	return 0;
+}
+
+static int mux_stream_close(nghttp2_session *ng, int32_t id, uint32_t code, void *arg)
+{
+	struct h2_mux *m = arg;
+	void *stream = nghttp2_session_get_stream_user_data(ng, id);
+	if (stream)
+		m->ev->on_closed(m->owner, stream, code);
+	return 0;
+}
+
+static int mux_frame_sent(nghttp2_session *ng, const nghttp2_frame *frame, void *arg)
+{
+	struct h2_mux *m = arg;
+	if (frame->hd.type == NGHTTP2_GOAWAY && frame->goaway.error_code != NGHTTP2_NO_ERROR) { /* nghttp2's own, or ours */
+		m->over = true;
+		m->broken = true;
+	}
+	return 0;
+}
+
+void h2_mux_input(struct h2_mux *m, const uint8_t *data, size_t len)
+{
+	while (len > 0 && !m->over) {
+		ssize_t n = nghttp2_session_mem_recv(m->ng, data, len);
+		if (n < 0) {
+			mux_give_up(m, n == NGHTTP2_ERR_FLOODED ? NGHTTP2_ENHANCE_YOUR_CALM : NGHTTP2_PROTOCOL_ERROR);
+		} else {
+			data += n;
+			len -= (size_t)n;
+		}
+	}
+}
+
+size_t h2_mux_output(struct h2_mux *m, uint8_t *dst, size_t size)
+{
+	size_t at = 0;
+	while (at < size) {
+		if (m->rest_len == 0) {
+			ssize_t n = nghttp2_session_mem_send(m->ng, &m->rest);
+			if (n < 0)
+				m->over = true;
+			if (n <= 0)
+				break;
+			m->rest_len = (size_t)n;
+		}
+		size_t n = size - at < m->rest_len ? size - at : m->rest_len;
+		memcpy(dst + at, m->rest, n);
+		at += n;
+		m->rest += n;
+		m->rest_len -= n;
+	}
+	return at;
+}
+
+bool h2_mux_wants_output(const struct h2_mux *m)
+{
+	return m->rest_len > 0 || nghttp2_session_want_write(m->ng) != 0;
+}
+
+bool h2_mux_over(const struct h2_mux *m)
+{
+	return m->over || (!nghttp2_session_want_read(m->ng) && !nghttp2_session_want_write(m->ng));
+}
+
+bool h2_mux_broken(const struct h2_mux *m)
+{
+	return m->broken;
+}
+
+static ssize_t mux_pull(nghttp2_session *ng, int32_t id, uint8_t *buf, size_t len, uint32_t *flags, nghttp2_data_source *source, void *arg)
+{
+	struct h2_mux *m = arg;
+	void *stream = nghttp2_session_get_stream_user_data(ng, id);
+	bool fin = false;
+	m->trailers = false;
+	size_t n = stream ? m->ev->pull(m->owner, stream, buf, len, &fin) : 0;
+	if (n == 0 && !fin)
+		return NGHTTP2_ERR_DEFERRED;
+	if (fin)
+		*flags |= m->trailers ? NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM : NGHTTP2_DATA_FLAG_EOF;
+	return (ssize_t)n;
+}
+
+static size_t mux_fields(nghttp2_nv *nv, const struct h2_field *f, size_t n)
+{
+	BUG_ON(n > H2_MUX_FIELDS);
+	for (size_t i = 0; i < n; i++)
+		nv[i] = make_nv(f[i].name, f[i].value, true);
+	return n;
+}
+
+int32_t h2_mux_open(struct h2_mux *m, void *stream, const struct h2_field *f, size_t n, bool fin)
+{
+	nghttp2_nv nv[H2_MUX_FIELDS];
+	nghttp2_data_provider source = {.read_callback = mux_pull};
+	int32_t id = nghttp2_submit_request(m->ng, NULL, nv, mux_fields(nv, f, n), fin ? NULL : &source, stream);
+	return id < 0 ? -1 : id;
+}
+
+void h2_mux_answer(struct h2_mux *m, int32_t id, const struct h2_field *f, size_t n, bool fin)
+{
+	nghttp2_nv nv[H2_MUX_FIELDS];
+	nghttp2_data_provider source = {.read_callback = mux_pull};
+	if (nghttp2_submit_response(m->ng, id, nv, mux_fields(nv, f, n), fin ? NULL : &source) != 0)
+		h2_mux_reset(m, id, NGHTTP2_INTERNAL_ERROR);
+}
+
+void h2_mux_interim(struct h2_mux *m, int32_t id, const struct h2_field *f, size_t n)
+{
+	nghttp2_nv nv[H2_MUX_FIELDS];
+	if (nghttp2_submit_headers(m->ng, NGHTTP2_FLAG_NONE, id, NULL, nv, mux_fields(nv, f, n), NULL) < 0)
+		h2_mux_reset(m, id, NGHTTP2_INTERNAL_ERROR);
+}
+
+void h2_mux_trailers(struct h2_mux *m, int32_t id, const struct h2_field *f, size_t n)
+{
+	nghttp2_nv nv[H2_MUX_FIELDS];
+	m->trailers = nghttp2_submit_trailer(m->ng, id, nv, mux_fields(nv, f, n)) == 0;
+}
+
+void h2_mux_wake(struct h2_mux *m, int32_t id)
+{
+	nghttp2_session_resume_data(m->ng, id);
+}
+
+void h2_mux_consume(struct h2_mux *m, int32_t id, size_t bytes)
+{
+	nghttp2_session_consume_stream(m->ng, id, bytes);
+}
+
+void h2_mux_reset(struct h2_mux *m, int32_t id, uint32_t code)
+{
+	nghttp2_submit_rst_stream(m->ng, NGHTTP2_FLAG_NONE, id, code);
+}
+
+void h2_mux_drain(struct h2_mux *m)
+{
+	nghttp2_submit_goaway(m->ng, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(m->ng), NGHTTP2_NO_ERROR, NULL, 0);
+}
+
+void h2_mux_goaway(struct h2_mux *m, uint32_t code)
+{
+	mux_give_up(m, code);
+}
+
+uint32_t h2_mux_take_glitches(struct h2_mux *m)
+{
+	uint32_t n = m->glitches;
+	m->glitches = 0;
+	return n;
+}
+
+static nghttp2_session *make_mux(struct h2_mux *m)
+{
+	nghttp2_session_callbacks *cb = NULL;
+	nghttp2_option *opt = NULL;
+	nghttp2_session *ng = NULL;
+	if (nghttp2_session_callbacks_new(&cb) == 0 && nghttp2_option_new(&opt) == 0) {
+		nghttp2_session_callbacks_set_on_begin_frame_callback(cb, mux_begin_frame);
+		nghttp2_session_callbacks_set_on_begin_headers_callback(cb, mux_begin_headers);
+		nghttp2_session_callbacks_set_on_header_callback(cb, mux_header);
+		nghttp2_session_callbacks_set_on_frame_recv_callback(cb, mux_frame);
+		nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, mux_data);
+		nghttp2_session_callbacks_set_on_stream_close_callback(cb, mux_stream_close);
+		nghttp2_session_callbacks_set_on_frame_send_callback(cb, mux_frame_sent);
+		nghttp2_option_set_no_closed_streams(opt, 1);
+		nghttp2_option_set_no_auto_window_update(opt, 1);
+		int rc = m->server ? nghttp2_session_server_new3(&ng, cb, m, opt, &frame_memory) : nghttp2_session_client_new3(&ng, cb, m, opt, &frame_memory);
+		if (rc != 0)
+			ng = NULL;
+	}
+	nghttp2_session_callbacks_del(cb);
+	nghttp2_option_del(opt);
+	return ng;
+}
+
+static bool mux_greet(struct h2_mux *m, const struct h2_mux_options *o)
+{
+	nghttp2_settings_entry server[] = {
+		{NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, o->max_streams},
+		{NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, o->max_fields},
+		{NGHTTP2_SETTINGS_NO_RFC7540_PRIORITIES, 1},
+		{NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_MUX_WINDOW},
+	};
+	nghttp2_settings_entry client[] = {
+		{NGHTTP2_SETTINGS_ENABLE_PUSH, 0},
+		{NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, o->max_fields},
+		{NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_MUX_WINDOW},
+	};
+	int rc = o->server ? nghttp2_submit_settings(m->ng, NGHTTP2_FLAG_NONE, server, 4) : nghttp2_submit_settings(m->ng, NGHTTP2_FLAG_NONE, client, 3);
+	return rc == 0 && nghttp2_session_set_local_window_size(m->ng, NGHTTP2_FLAG_NONE, 0, MUX_CONNECTION_WINDOW) == 0;
+}
+
+struct h2_mux *h2_mux_new(const struct h2_mux_options *o, const struct h2_mux_events *ev, void *owner)
+{
+	struct h2_mux *m = calloc(1, sizeof *m);
+	if (!m)
+		return NULL;
+	m->ev = ev;
+	m->owner = owner;
+	m->server = o->server;
+	m->max_fields = o->max_fields;
+	m->ng = make_mux(m);
+	if (m->ng && mux_greet(m, o))
+		return m;
+	h2_mux_free(m);
+	return NULL;
+}
+
+void h2_mux_free(struct h2_mux *m)
+{
+	if (!m)
+		return;
+	nghttp2_session_del(m->ng);
+	free(m);
 }
