@@ -297,7 +297,7 @@ static const struct row listener_tls_rows[] = {
 	{ .name = "crl", .kind = KIND_PATH, FIELD(struct conf_listener, tls.crl), .def_words = "none", .help = "Revoked certificates of clients, PEM." },
 	{ .name = "verify", .kind = KIND_WORD, FIELD(struct conf_listener, tls.verify), .words = verifies, .def = "none", .def_words = "required with client_ca, else none",
 	  .help = "Whether a client must show a certificate: not asked for (none), checked when there is one (optional), or required." },
-	{ .name = "alpn", .kind = KIND_TEXT, STRINGS(struct conf_listener, tls.alpn), .min = 1, .max = 63, .def_words = "\"http/1.1\" in mode http, else none",
+	{ .name = "alpn", .kind = KIND_TEXT, STRINGS(struct conf_listener, tls.alpn), .min = 1, .max = 63, .def_words = "\"h2\", \"http/1.1\" in mode http, else none",
 	  .help = "Protocols offered, the best first. A client that offers others only is refused; who offers none is not." },
 };
 static const struct section listener_tls = { .name = "tls", ROWS(listener_tls_rows), .at = offsetof(struct conf_listener, tls.at),

@@ -25,6 +25,7 @@
 #include "mctunnel/edge/room.h"
 #include "mctunnel/edge/trip.h"
 #include "mctunnel/edge/web.h"
+#include "mctunnel/edge/web2.h"
 #include "mctunnel/event/loop.h"
 #include "mctunnel/net/conn.h"
 #include "mctunnel/net/reserve.h"
@@ -92,7 +93,8 @@ struct client {
 	uint64_t accepted_ms;
 	struct known *known;     /* owned; NULL: no more than its address */
 	struct arrival *arrival; /* owned; NULL: it has arrived. fd is then the arrival's */
-	struct web *web;         /* owned; NULL: other modes */
+	struct web *web;         /* owned; NULL: other modes, or web2 */
+	struct web2 *web2;       /* owned: the client speaks HTTP/2; NULL: it does not */
 	struct trip *trip;       /* owned; NULL: it has not set out */
 	struct pump *pump;       /* owned; the same */
 	bool carried;            /* the pump has begun: it ends by itself, or by pump_abort */
@@ -235,13 +237,21 @@ static void forget_known(struct known *k)
 	free(k);
 }
 
+static void see_web(const struct client *cl, struct web_view *v)
+{
+	if (cl->web)
+		web_view(cl->web, v);
+	else
+		web2_view(cl->web2, v);
+}
+
 static void client_bytes(const struct client *cl, uint64_t *up, uint64_t *down)
 {
 	struct web_view v;
 
 	*up = *down = 0;
-	if (cl->web) {
-		web_view(cl->web, &v);
+	if (cl->web || cl->web2) {
+		see_web(cl, &v);
 		*up = v.up;
 		*down = v.down;
 	} else if (cl->pump) {
@@ -279,7 +289,7 @@ static void client_end_with(struct client *cl, enum reason why, const char *text
 	client_bytes(cl, &up, &down);
 	list_del(&cl->member);
 	tally(&cl->place->score->tally, why, up, down);
-	if (!cl->web)
+	if (!cl->web && !cl->web2)
 		note_end_of(cl, why, text);
 	close_socket(cl);
 	if (cl->trip)
@@ -345,7 +355,7 @@ static void local_of(const struct client *cl, struct addr *out)
 	if (cl->known)
 		*out = cl->known->local;
 	else
-		sock_local(cl->fd, out);
+		sock_local(cl->conn ? conn_fd(cl->conn) : cl->fd, out);
 }
 
 static void describe(void *owner, struct session_about *about)
@@ -609,23 +619,59 @@ static void on_web_arrive(void *owner)
 	enlist(owner);
 }
 
-static const struct web_events web_events = { .on_done = on_web_done, .on_leave = on_web_leave, .on_arrive = on_web_arrive };
+static const struct web2_events web2_events = { .on_done = on_web_done };
+
+static void tell_web(const struct client *cl, struct web_options *o)
+{
+	*o = (struct web_options){ .gen = cl->gen, .place = cl->place, .src = cl->peer, .accepted_ms = cl->accepted_ms, .visitor = cl->visitor, .sessions = &all.sessions };
+	local_of(cl, &o->dst);
+	if (!cl->known)
+		return;
+	o->tls = cl->known->tls;
+	o->sni = cl->known->sni;
+	o->cert = cl->known->cert;
+}
+
+/* HTTP/2 with prior knowledge. The address it came to is kept: the web has the socket. */
+static void on_preface(void *owner, struct conn *c, const char *bytes, size_t n)
+{
+	struct client *cl = owner;
+	struct web_options o;
+
+	cl->web = NULL;
+	cl->conn = c;
+	tell_web(cl, &o);
+	cl->conn = NULL;
+	cl->web2 = web2_new(c, &o, &web2_events, cl);
+	if (cl->web2) {
+		web2_input(cl->web2, bytes, n);
+		return;
+	}
+	conn_abort(c);
+	client_end(cl, REASON_RESOURCES);
+}
+
+static const struct web_events web_events = { .on_done = on_web_done, .on_leave = on_web_leave, .on_arrive = on_web_arrive, .on_preface = on_preface };
+
+static bool speaks_h2(const struct client *cl)
+{
+	return cl->place->l->mode == MODE_HTTP && cl->known && cl->known->alpn_n == 1 && strcmp(cl->known->alpn[0], "h2") == 0;
+}
 
 /* over: the limit it is over, so that it gets a 429; NULL: none. */
 static void client_serve(struct client *cl, const char *over)
 {
-	struct web_options o = { .gen = cl->gen, .place = cl->place, .src = cl->peer, .accepted_ms = cl->accepted_ms, .visitor = cl->visitor, .over = over, .sessions = &all.sessions };
+	struct web_options o;
 	struct conn *c;
 
-	local_of(cl, &o.dst);
-	if (cl->known) {
-		o.tls = cl->known->tls;
-		o.sni = cl->known->sni;
-		o.cert = cl->known->cert;
-	}
+	tell_web(cl, &o);
+	o.over = over;
 	c = take_conn(cl);
-	cl->web = c ? web_new(c, &o, &web_events, cl) : NULL;
-	if (cl->web)
+	if (c && speaks_h2(cl))
+		cl->web2 = web2_new(c, &o, &web2_events, cl);
+	else if (c)
+		cl->web = web_new(c, &o, &web_events, cl);
+	if (cl->web || cl->web2)
 		return;
 	if (c)
 		conn_abort(c);
@@ -978,8 +1024,8 @@ void frontend_close_all(void)
 	list_for_each_safe(n, &front.clients) {
 		struct client *cl = container_of(n, struct client, member);
 
-		if (cl->web)
-			web_stop(cl->web);
+		if (cl->web2)
+			web2_stop(cl->web2);
 	}
 	web_close_idle();
 }
@@ -992,6 +1038,8 @@ void frontend_stop(void)
 
 		if (cl->web)
 			web_kill(cl->web, REASON_STOPPED);
+		else if (cl->web2)
+			web2_kill(cl->web2, REASON_STOPPED);
 		else if (cl->arrival)
 			client_end(cl, REASON_STOPPED);
 	}
@@ -1019,11 +1067,11 @@ static const char *state_word(const struct client *cl, const struct trip_view *v
 	return cl->carried && pump_half_closed(cl->pump) ? "half-closed" : "open";
 }
 
-static void view_web(struct frontend_client *v, const struct web *web)
+static void view_web(struct frontend_client *v, const struct client *cl)
 {
 	struct web_view w;
 
-	web_view(web, &w);
+	see_web(cl, &w);
 	v->id = w.id;
 	v->route = w.route;
 	v->tunnel = w.tunnel;
@@ -1062,14 +1110,16 @@ static void view(struct frontend_client *v, const struct client *cl, char *peer)
 				       .link = t.link,
 				       .fd = socket_of(cl) };
 	client_bytes(cl, &v->up, &v->down);
-	if (cl->web)
-		view_web(v, cl->web);
+	if (cl->web || cl->web2)
+		view_web(v, cl);
 }
 
 static void client_kill(struct client *cl, enum reason why)
 {
 	if (cl->web)
 		web_kill(cl->web, why);
+	else if (cl->web2)
+		web2_kill(cl->web2, why);
 	else if (cl->carried)
 		pump_abort(cl->pump, why);
 	else

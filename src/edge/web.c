@@ -26,6 +26,7 @@
 #include "mctunnel/event/loop.h"
 #include "mctunnel/net/conn.h"
 #include "mctunnel/net/sock.h"
+#include "mctunnel/proto/h2_server.h"
 #include "mctunnel/proto/http1.h"
 
 #include <stdlib.h>
@@ -79,9 +80,12 @@ struct web {
 	uint64_t up, down, requests;
 	struct addr src, dst;
 	char *sni, *cert;            /* owned; NULL: none */
+	char *lead;                  /* owned: the head that a leading request became; NULL: none */
 	enum reason why;             /* of the end */
 	uint8_t state;
 	bool tls, stopping;
+	bool leads;                  /* web_options.leads */
+	bool given;                  /* the conn was given away: no on_done */
 	bool closing;                /* after FLUSH: the end */
 	bool lingering;              /* and the client may still be sending */
 	bool losing;                 /* within origin_events.on_lost */
@@ -250,10 +254,8 @@ static void record(struct web *w, enum reason why, unsigned status, const char *
 
 /* The client's end. The web is freed in run(), or by who called from outside. */
 
-static void over(struct web *w, enum reason why, bool orderly)
+static void part(struct web *w, enum reason why)
 {
-	if (w->state == OVER)
-		return;
 	w->why = why;
 	w->state = OVER;
 	drop_origin(w, why == REASON_DONE ? REASON_CLIENT_RESET : why);
@@ -264,6 +266,13 @@ static void over(struct web *w, enum reason why, bool orderly)
 	timer_stop(&w->timer);
 	loop_undefer(&w->again);
 	list_del(&w->node);
+}
+
+static void over(struct web *w, enum reason why, bool orderly)
+{
+	if (w->state == OVER)
+		return;
+	part(w, why);
 	if (orderly)
 		conn_close(w->c);
 	else
@@ -281,8 +290,10 @@ static void break_off(struct web *w, enum reason why, const char *text)
 
 static void web_free(struct web *w)
 {
-	w->ev->on_done(w->owner, w->why);
+	if (!w->given)
+		w->ev->on_done(w->owner, w->why);
 	generation_put(w->gen);
+	free(w->lead);
 	free(w->sni);
 	free(w->cert);
 	mem_put(MEM_OTHER, w);
@@ -568,6 +579,23 @@ static void begin_connect(struct web *w)
 		seek(w);
 }
 
+/* The first request only says where its stream goes: it is answered with what the target would have got, and all that follows is opaque. */
+static void begin_lead(struct web *w)
+{
+	struct webroute way;
+	size_t n;
+
+	w->r->connect = true;
+	if (!decide(w, &way))
+		return;
+	n = make_head(w, &way);
+	w->lead = n ? strndup(exchange_space()->out, n) : NULL;
+	if (!w->lead || !keep_way(w->r, &way, 0))
+		fail(w, REASON_RESOURCES, NULL);
+	else
+		seek(w);
+}
+
 static void refuse_rate(struct web *w)
 {
 	w->stopping = true;
@@ -585,6 +613,8 @@ static void begin(struct web *w, const char *rest, size_t n)
 		refuse_rate(w);
 	else if (w->place->l->mode == MODE_CONNECT)
 		begin_connect(w);
+	else if (w->leads)
+		begin_lead(w);
 	else
 		begin_http(w);
 }
@@ -617,12 +647,39 @@ static ssize_t read_head(struct web *w, size_t n)
 	return got;
 }
 
+/* HTTP/2 with prior knowledge is somebody else's to serve. true: the conn is given away. */
+static bool give_away(struct web *w, const char *bytes, size_t n)
+{
+	size_t len = sizeof(H2_PREFACE) - 1;
+	struct conn *c = w->c;
+
+	if (w->requests > 0 || !w->ev->on_preface || w->place->l->mode != MODE_HTTP || n < len || memcmp(bytes, H2_PREFACE, len) != 0)
+		return false;
+	part(w, REASON_DONE);
+	w->c = NULL;
+	w->given = true;
+	w->ev->on_preface(w->owner, c, bytes, n);
+	return true;
+}
+
+/* Could it become the preface of HTTP/2? */
+static bool too_short_to_tell(const struct web *w, const char *bytes, size_t n)
+{
+	return w->requests == 0 && w->ev->on_preface && n > 0 && n < sizeof(H2_PREFACE) - 1 && memcmp(bytes, H2_PREFACE, n) == 0;
+}
+
+static ssize_t parse_request(const struct web *w, struct exchange_space *space, size_t n)
+{
+	if (n == 0 || too_short_to_tell(w, space->in, n))
+		return 0;
+	return http1_request(&space->head, space->in, n, w->place->l->max_head, &space->err);
+}
+
 static bool read_request(struct web *w)
 {
 	struct exchange_space *space = exchange_space();
 	size_t n = take_in(w);
-	uint32_t max = w->place->l->max_head;
-	ssize_t used = n > 0 ? http1_request(&space->head, space->in, n, max, &space->err) : 0;
+	ssize_t used = parse_request(w, space, n);
 
 	while (used == 0) {
 		ssize_t got = read_head(w, n);
@@ -632,7 +689,9 @@ static bool read_request(struct web *w)
 			return w->state != IDLE;
 		}
 		n += (size_t)got;
-		used = http1_request(&space->head, space->in, n, max, &space->err);
+		if (give_away(w, space->in, n))
+			return false;
+		used = parse_request(w, space, n);
 	}
 	if (used < 0)
 		fail_malformed(w);
@@ -863,10 +922,13 @@ static void on_timer(struct timer *t)
 static void begin_opaque(struct web *w)
 {
 	static const char ok[] = "HTTP/1.1 200 Connection established\r\n\r\n";
+	struct strbuf b;
 
 	begin_exchange(w);
 	exchange_open(&w->r->x, 200);
-	if (!spill_keep(&w->out, ok, sizeof(ok) - 1))
+	strbuf_init(&b, exchange_space()->out, EXCHANGE_OUT);
+	strbuf_add(&b, "%s%s", ok, w->lead ? w->lead : "");
+	if (!spill_keep(&w->out, b.buf, b.len))
 		break_off(w, REASON_RESOURCES, NULL);
 }
 
@@ -988,6 +1050,7 @@ struct web *web_new(struct conn *c, const struct web_options *o, const struct we
 	w->src = o->src;
 	w->dst = o->dst;
 	w->tls = o->tls;
+	w->leads = o->leads;
 	w->why = REASON_DONE;
 	w->stopping = here.stopping;
 	w->c = c;

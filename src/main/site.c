@@ -17,17 +17,16 @@ static const char *content(const struct conf *c, const char *path)
 	return path ? files_read(c->files, path, &len, &why) : NULL;
 }
 
-/* HTTP/2 is not offered as long as nobody here speaks it to clients. */
 static void set_alpn(struct tls_site_options *o, const struct conf_listener *l)
 {
-	static const char *const http[] = { "http/1.1" };
+	static const char *const http[] = { "h2", "http/1.1" };
 
 	if (l->tls.alpn.n > 0) {
 		o->alpn = (const char *const *)l->tls.alpn.v;
 		o->alpn_n = l->tls.alpn.n;
 	} else if (l->mode == MODE_HTTP) {
 		o->alpn = http;
-		o->alpn_n = 1;
+		o->alpn_n = 2;
 	}
 }
 

@@ -22,6 +22,8 @@ struct web_events {
 	/* It goes to another thread, and the owner with it. Both may be NULL. */
 	void (*on_leave)(void *owner);
 	void (*on_arrive)(void *owner);
+	/* Optional (mode http). The client begins HTTP/2 with prior knowledge, with these n bytes: the conn is the owner's now, and the web is gone; on_done is not called. */
+	void (*on_preface)(void *owner, struct conn *c, const char *bytes, size_t n);
 };
 
 struct web_options {
@@ -34,6 +36,8 @@ struct web_options {
 	struct visitor *visitor; /* for quota_again() at each further request; borrowed; NULL: not limited */
 	const char *over;        /* the client is over this limit: its first request is answered with 429, and that is all; NULL: it is not. Borrowed for ever */
 	const atomic_uint *sessions; /* of the process, for the log; borrowed for ever; NULL: not known */
+	bool leads;              /* the one request only says where its stream goes: once the target is reached it is answered with 200 and, after that head, the head the target would
+				  * have got; then bytes are opaque */
 };
 
 /* Takes over c: a plain conn, or TLS that is up. NULL: no memory (c is still the caller's). Events come later, never from within this call. */
