@@ -1067,9 +1067,23 @@ struct web *web_new(struct conn *c, const struct web_options *o, const struct we
 	return w;
 }
 
+/* Opaque bytes that have come to their end, as whoever made the web knows. */
+static void end_opaque(struct web *w)
+{
+	struct origin *o = w->origin;
+
+	record(w, REASON_DONE, w->r->x.status, NULL);
+	w->origin = w->setting_out = NULL;
+	origin_close(o);
+	over(w, REASON_DONE, true);
+}
+
 void web_kill(struct web *w, enum reason why)
 {
-	break_off(w, why, NULL);
+	if (why == REASON_DONE && w->state == EXCHANGE && exchange_opaque(&w->r->x))
+		end_opaque(w);
+	else
+		break_off(w, why, NULL);
 	web_free(w);
 }
 

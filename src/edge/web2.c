@@ -49,6 +49,7 @@ struct inner {
 	struct web *web;        /* its thread only */
 	enum reason why;        /* once it is over */
 	bool told;              /* home only: the message has come */
+	bool whole;             /* with kill: the exchange is complete */
 };
 
 enum answer_state { HEAD, BODY, ENDED };
@@ -159,7 +160,7 @@ static void on_kill(struct msg *m)
 	if (in->over) {
 		inner_put(in);
 	} else if (thread == thread_self()) {
-		web_kill(in->web, REASON_CLIENT_RESET);
+		web_kill(in->web, in->whole ? REASON_DONE : REASON_CLIENT_RESET);
 		inner_put(in);
 	} else {
 		thread_post(thread < 0 ? thread_self() : thread, m);
@@ -179,6 +180,7 @@ static void inner_leave(struct stream *s)
 		inner_put(in);
 		return;
 	}
+	in->whole = s->target && s->body.done && s->fin && s->in.len == 0;
 	in->kill.run = on_kill; /* takes the stream's reference along */
 	thread_post(atomic_load(&in->thread) < 0 ? in->home : atomic_load(&in->thread), &in->kill);
 }
@@ -574,18 +576,21 @@ static bool ask_target(struct stream *s, const struct http1_head *h)
 	return s->target_id > 0;
 }
 
-/* The head for the target follows the web's 200; all of it was sent at once. */
+/* The head for the target follows the web's 200, all of it sent at once; behind it the target may have begun to speak. */
 static void begin_target(struct stream *s, const char *rest, size_t n)
 {
 	struct h2_mux_options o = { .server = false, .max_fields = HEAD_MAX };
 	static _Thread_local struct http1_head h;
 	struct http1_error err;
+	ssize_t used = http1_request(&h, rest, n, HEAD_MAX, &err);
 
 	s->target = h2_mux_new(&o, &target_events, s);
-	if (!s->target || http1_request(&h, rest, n, HEAD_MAX, &err) != (ssize_t)n || !ask_target(s, &h))
+	if (!s->target || used <= 0 || !ask_target(s, &h)) {
 		stream_break(s, H2_INTERNAL_ERROR);
-	else
-		s->state = BODY;
+		return;
+	}
+	s->state = BODY;
+	h2_mux_input(s->target, (const uint8_t *)rest + used, n - (size_t)used);
 }
 
 /* false: the other end is gone. */
@@ -609,7 +614,7 @@ static bool talk_to_target(struct stream *s)
 
 	if (!write_wire(s))
 		return false;
-	while (s->state != ENDED && s->wire.len == 0) {
+	while (s->target && s->state != ENDED && s->wire.len == 0) {
 		size_t n = h2_mux_output(s->target, piece, sizeof(piece));
 
 		if (n == 0)
@@ -684,7 +689,7 @@ static void judge_end(struct stream *s)
 
 static bool write_to(struct stream *s)
 {
-	if (s->target)
+	if (s->request.grpc)
 		return talk_to_target(s);
 	if (!write_out(s))
 		return false;
@@ -763,13 +768,9 @@ static void begin(struct stream *s, bool fin)
 		stream_refuse(s, refusal);
 	} else if (!stream_open(s)) {
 		stream_refuse(s, 503);
-	} else if (s->request.grpc) { /* the head goes out as it is; what follows waits for the target */
-		struct iovec iov = { s->request.text, s->request.len };
-
-		if (conn_writev(s->c, &iov, 1) != (ssize_t)s->request.len)
-			stream_break(s, H2_INTERNAL_ERROR);
-	} else {
-		put_out(s, s->request.text, s->request.len);
+	} else if (bufq_append(s->request.grpc ? &s->wire : &s->out, s->request.text, s->request.len) < 0) {
+		stream_break(s, H2_INTERNAL_ERROR);
+	} else { /* what follows a head of gRPC waits for the target */
 		loop_defer(&s->again);
 	}
 }

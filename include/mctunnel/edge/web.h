@@ -43,7 +43,7 @@ struct web_options {
 /* Takes over c: a plain conn, or TLS that is up. NULL: no memory (c is still the caller's). Events come later, never from within this call. */
 struct web *web_new(struct conn *c, const struct web_options *o, const struct web_events *ev, void *owner) __attribute__((warn_unused_result));
 /* Not from within its own events. Both may call on_done. */
-void web_kill(struct web *w, enum reason why); /* ends it now, with RST */
+void web_kill(struct web *w, enum reason why); /* ends it now, with RST; DONE: opaque bytes that are known to be complete, in good order */
 void web_stop(struct web *w);                  /* the request at hand is finished, then it closes (Connection: close); without one at once */
 
 struct web_view { /* good until the web goes on */
