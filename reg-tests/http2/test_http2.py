@@ -1,4 +1,4 @@
-#!/usr/bin/python3
+#!/usr/bin/env python3
 """HTTP/2 from clients, by foreign ones (curl, h2load, grpcio, python3-h2): over TLS and with prior knowledge; each stream is routed by itself; targets get HTTP/1.1, those of
 gRPC HTTP/2; who goes away ends what was begun for it, and who floods is sent away."""
 import concurrent.futures
@@ -20,6 +20,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 import grpc  # noqa: E402
 import h2.connection
 import h2.events
+import h2.exceptions
 
 SITE = "~^/(?<service>[ab])/(?<rest>.*)$"
 

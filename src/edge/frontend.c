@@ -1085,8 +1085,12 @@ static void view_web(struct frontend_client *v, const struct client *cl)
 /* -1 while it arrives, which takes not long; a web's is its own. */
 static int socket_of(const struct client *cl)
 {
-	if (cl->arrival || cl->web)
+	if (cl->arrival)
 		return -1;
+	if (cl->web)
+		return web_fd(cl->web);
+	if (cl->web2)
+		return web2_fd(cl->web2);
 	if (cl->carried)
 		return pump_fd(cl->pump);
 	return cl->conn ? conn_fd(cl->conn) : cl->fd;

@@ -1120,6 +1120,11 @@ void web_view(const struct web *w, struct web_view *out)
 				  .fd = w->c ? conn_fd(w->c) : -1 };
 }
 
+int web_fd(const struct web *w)
+{
+	return conn_fd(w->c);
+}
+
 void web_init(void)
 {
 	list_init(&here.webs);

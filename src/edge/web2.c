@@ -1057,3 +1057,8 @@ void web2_view(const struct web2 *w, struct web_view *out)
 	*out = (struct web_view){ .id = "", .state = w->shut || h2_mux_over(w->mux) ? "closing" : w->streams_n ? "open" : "idle", .up = w->up, .down = w->down,
 				  .requests = w->requests };
 }
+
+int web2_fd(const struct web2 *w)
+{
+	return conn_fd(w->c);
+}

@@ -1147,13 +1147,16 @@ void h2_client_free(struct h2_client *c)
 /* ---- messages of others (h2_mux.h) ---- */
 
 #define MUX_CONNECTION_WINDOW (4 << 20)
+#define UNSEEN_BYTES 1024 /* a part of a frame may be under way */
+#define MUX_SKIPPED 32    /* bytes a glitch */
 
 struct h2_mux {
 	nghttp2_session *ng; /* owned */
 	const struct h2_mux_events *ev;
 	void *owner;
 	uint32_t max_fields, fields; /* bytes of the header block being received */
-	uint32_t glitches, skipped;  /* skipped: bytes of frames of unknown types */
+	uint32_t glitches;
+	int64_t unseen; /* bytes that came and belong to no frame that was shown: of unknown types */
 	const uint8_t *rest; /* borrowed from nghttp2: serialised, not yet taken */
 	size_t rest_len;
 	bool server, trailers, over, broken;
@@ -1182,6 +1185,7 @@ static bool mux_moves_something(const nghttp2_frame_hd *hd)
 static int mux_begin_frame(nghttp2_session *ng, const nghttp2_frame_hd *hd, void *arg)
 {
 	struct h2_mux *m = arg;
+	m->unseen -= (int64_t)hd->length + 9;
 	if (!mux_moves_something(hd))
 		m->glitches++;
 	return 0;
@@ -1274,8 +1278,16 @@ static int mux_frame_sent(nghttp2_session *ng, const nghttp2_frame *frame, void 
 	return 0;
 }
 
+/* nghttp2 skips frames of unknown types without a word: they count by their size. */
+static void mux_count_unseen(struct h2_mux *m)
+{
+	for (; m->unseen > UNSEEN_BYTES; m->unseen -= UNSEEN_BYTES)
+		m->glitches += UNSEEN_BYTES / MUX_SKIPPED;
+}
+
 void h2_mux_input(struct h2_mux *m, const uint8_t *data, size_t len)
 {
+	m->unseen += (int64_t)len;
 	while (len > 0 && !m->over) {
 		ssize_t n = nghttp2_session_mem_recv(m->ng, data, len);
 		if (n < 0) {
@@ -1285,6 +1297,7 @@ void h2_mux_input(struct h2_mux *m, const uint8_t *data, size_t len)
 			len -= (size_t)n;
 		}
 	}
+	mux_count_unseen(m);
 }
 
 size_t h2_mux_output(struct h2_mux *m, uint8_t *dst, size_t size)

@@ -52,6 +52,7 @@ struct web_view { /* good until the web goes on */
 	int fd; /* the client's socket, to be asked for addresses only */
 };
 void web_view(const struct web *w, struct web_view *out);
+int web_fd(const struct web *w); /* the client's socket, to be looked at only */
 
 /* Each thread. */
 void web_init(void);

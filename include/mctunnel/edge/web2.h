@@ -24,5 +24,6 @@ void web2_kill(struct web2 *w, enum reason why); /* ends it now, with RST; on_do
 void web2_stop(struct web2 *w);                  /* GOAWAY; it closes when the streams that are there have ended */
 /* Bytes of its streams' bodies; requests; state: idle, open, closing. The rest is in the lines of the requests. */
 void web2_view(const struct web2 *w, struct web_view *out);
+int web2_fd(const struct web2 *w); /* the client's socket, to be looked at only */
 
 #endif
