@@ -247,6 +247,7 @@ def test_half_closed_client(run):
     with tcp.open_socket(hub.listen["web"]) as s:
         s.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         s.shutdown(1)
+        hub.wait_metric("mctunnel_sessions", 1)
         harness.stays(lambda: hub.metric("mctunnel_sessions") == 1, 0.3, "the session of a half-closed client")
         gate.set()
         got = b""
