@@ -763,6 +763,36 @@ static int run_top(void)
 	return ended ? 128 + ended : OK;
 }
 
+/* ---- lua ---- */
+
+/* The program itself tries a script, where the operator is: from beside this one, from ../sbin, or as the shell finds it. */
+static int run_lua(int n, char **words)
+{
+	static const char *const places[] = { "mctunnel", "../sbin/mctunnel" };
+	char **args = calloc((size_t)n + 4, sizeof(*args)), self[4096], path[4200];
+	ssize_t len = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	int at = 0;
+
+	if (!args)
+		return NO_ANSWER;
+	self[len > 0 ? len : 0] = '\0';
+	char *slash = strrchr(self, '/');
+	args[at++] = (char *)"mctunnel";
+	args[at++] = (char *)"-l";
+	for (int i = 0; i < n; i++)
+		args[at++] = words[i];
+	if (options.json)
+		args[at] = (char *)"--json";
+	for (size_t i = 0; slash && i < sizeof(places) / sizeof(places[0]); i++) {
+		snprintf(path, sizeof(path), "%.*s/%s", (int)(slash - self), self, places[i]);
+		execv(path, args);
+	}
+	execvp("mctunnel", args);
+	fprintf(stderr, "mctunnelctl: cannot start mctunnel: %s\n", strerror(errno));
+	free(args);
+	return NO_ANSWER;
+}
+
 /* ---- the command line ---- */
 
 static void usage(FILE *out)
@@ -776,6 +806,7 @@ static void usage(FILE *out)
 	      "Commands: help lists those of the server; further:\n"
 	      "  check            healthy (exit status 0) or not (1)\n"
 	      "  top              a live view\n"
+	      "  lua FILE ...     asks a Lua script about a client that the options behind FILE describe; without them: which there are\n"
 	      "Exit status: 0 done, 1 refused or not found, 2 no answer.\n", out);
 }
 
@@ -859,6 +890,8 @@ int main(int argc, char **argv)
 		return check();
 	if (strcmp(argv[at], "top") == 0 && at + 1 == argc)
 		return run_top();
+	if (strcmp(argv[at], "lua") == 0)
+		return run_lua(argc - at - 1, argv + at + 1);
 	if (!join(&commands, argc, argv, at))
 		return REFUSED;
 	rc = options.watch > 0 ? watch(commands.bytes) : once(commands.bytes);

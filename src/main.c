@@ -7,6 +7,7 @@
 #include "mctunnel/main/master.h"
 #include "mctunnel/main/options.h"
 #include "mctunnel/main/verify.h"
+#include "mctunnel/script/dryrun.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -66,6 +67,8 @@ int main(int argc, char **argv)
 		commands_print_manual(stdout);
 	else if (o.completion)
 		commands_print_completion(stdout);
+	else if (o.lua)
+		rc = dryrun(o.lua_n, o.lua);
 	else
 		rc = run(&o);
 	options_fini(&o);

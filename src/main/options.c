@@ -28,6 +28,7 @@ enum option_id {
 	OPT_REFERENCE,
 	OPT_MANUAL,
 	OPT_COMPLETION,
+	OPT_LUA,
 	OPT_HELP,
 };
 
@@ -47,6 +48,7 @@ static const struct {
 	{ OPT_REFERENCE, "-dK", NULL, "all keys of the configuration, with their meaning" },
 	{ OPT_MANUAL, "-dM", NULL, "all commands of the admin socket, with their meaning" },
 	{ OPT_COMPLETION, "-dB", NULL, "bash completion for mctunnelctl" },
+	{ OPT_LUA, "-l", "FILE ...", "ask a Lua script about a client that the words behind FILE describe (mctunnelctl lua)" },
 	{ OPT_HELP, "-h", NULL, "this help" },
 };
 #define ROWS (sizeof(rows) / sizeof(rows[0]))
@@ -106,6 +108,7 @@ static void apply(struct options *o, enum option_id id, const char *arg)
 	case OPT_REFERENCE: o->reference = true; break;
 	case OPT_MANUAL: o->manual = true; break;
 	case OPT_COMPLETION: o->completion = true; break;
+	case OPT_LUA: break;
 	case OPT_HELP: o->help = true; break;
 	}
 }
@@ -130,6 +133,11 @@ static int parse_words(struct options *o, int argc, char **argv)
 		}
 		if (row < 0)
 			return refuse("unknown option", argv[i]);
+		if (rows[row].id == OPT_LUA) {
+			o->lua = argv + i + 1;
+			o->lua_n = argc - i - 1;
+			return 0;
+		}
 		if (rows[row].arg && (i + 1 == argc || !argv[i + 1][0]))
 			return refuse("a value is missing after", argv[i]);
 		apply(o, rows[row].id, rows[row].arg ? argv[++i] : NULL);
@@ -146,7 +154,7 @@ int options_parse(struct options *o, int argc, char **argv)
 	}
 	if (parse_words(o, argc, argv) < 0)
 		return -1;
-	if (o->help || o->version || o->reference || o->manual || o->completion || o->paths_n > 0)
+	if (o->help || o->version || o->reference || o->manual || o->completion || o->lua || o->paths_n > 0)
 		return 0;
 	return refuse("no configuration file was given; it takes", "-f FILE");
 }

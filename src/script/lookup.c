@@ -1,26 +1,25 @@
-/* Files of words for scripts. Owns a copy of the text, cut into words and values in place, a map to them, and the set of networks when the words are such.
- * Does not know where the text came from. */
+/* Files of words for scripts. Owns their lines, a map to them, and the set of networks when the words are such. Does not know where the text came from. */
 #include "mctunnel/script/lookup.h"
 
 #include "mctunnel/base/addr.h"
 #include "mctunnel/base/map.h"
 #include "mctunnel/base/mem.h"
 #include "mctunnel/base/netset.h"
+#include "mctunnel/conf/lines.h"
 
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define BLANKS " \t\r"
+#define BLANKS " \t"
 
 struct lookup {
 	atomic_uint refs;
 	enum lookup_kind kind;
-	char *text;           /* owned */
-	struct map *words;    /* to the value, within text */
-	struct netset *nets;  /* owned; NULL: not all are networks */
-	char why[160];        /* not */
+	struct map *words;   /* to their lines (owned), each cut behind the word; the value follows the cut */
+	struct netset *nets; /* owned; NULL: not all are networks */
+	char why[160];       /* not */
 };
 
 static void add_network(struct lookup *l, const char *word, int line)
@@ -34,45 +33,34 @@ static void add_network(struct lookup *l, const char *word, int line)
 	l->nets = NULL;
 }
 
-/* -1: a map's line without a value. */
+/* The line is the map's then. -1: it is a map's, without a value. */
 static int add_line(struct lookup *l, char *text, int line)
 {
-	char *value, *end;
+	size_t len = l->kind == LOOKUP_MAP ? strcspn(text, BLANKS) : strlen(text);
 
-	text += strspn(text, BLANKS);
-	if (*text == '\0' || *text == '#')
-		return 0;
-	for (end = text + strlen(text); strchr(BLANKS, end[-1]); end--)
-		;
-	*end = '\0';
-	value = l->kind == LOOKUP_MAP ? text + strcspn(text, BLANKS) : end;
-	if (l->kind == LOOKUP_MAP && *value == '\0')
-		return -1;
-	if (*value)
-		*value++ = '\0';
-	map_set_str(l->words, text, value + strspn(value, BLANKS));
 	if (l->kind == LOOKUP_LIST)
 		add_network(l, text, line);
+	else if (!text[len])
+		return -1;
+	text[len] = '\0';
+	free(map_set(l->words, text, len, text));
 	return 0;
 }
 
-struct lookup *lookup_new(enum lookup_kind kind, const char *text, int *line, char *err, size_t errsize)
+struct lookup *lookup_new(enum lookup_kind kind, const char *text, size_t len, int *line, char *err, size_t errsize)
 {
 	struct lookup *l = xcalloc(1, sizeof(*l));
+	struct lines lines = { .text = text, .len = len };
 
 	l->refs = 1;
 	l->kind = kind;
-	l->text = xstrdup(text);
 	l->words = map_new();
 	l->nets = kind == LOOKUP_LIST ? netset_new() : NULL;
-	*line = 0;
-	for (char *at = l->text, *next; at; at = next) {
-		next = strchr(at, '\n');
-		if (next)
-			*next++ = '\0';
-		++*line;
-		if (add_line(l, at, *line) == 0)
+	for (char *at; (at = lines_next(&lines));) {
+		*line = lines.line;
+		if (add_line(l, at, lines.line) == 0)
 			continue;
+		free(at);
 		snprintf(err, errsize, "a word without a value: a line of a map is WORD VALUE");
 		lookup_put(l);
 		return NULL;
@@ -88,18 +76,24 @@ struct lookup *lookup_hold(struct lookup *l)
 
 void lookup_put(struct lookup *l)
 {
+	size_t pos = 0;
+
 	if (!l || atomic_fetch_sub(&l->refs, 1) != 1)
 		return;
+	for (char *line; (line = map_next(l->words, &pos));)
+		free(line);
 	map_free(l->words);
 	netset_free(l->nets);
-	explicit_bzero(l->text, strlen(l->text));
-	free(l->text);
 	free(l);
 }
 
 const char *lookup_get(const struct lookup *l, const char *word, size_t len)
 {
-	return map_get(l->words, word, len);
+	const char *line = map_get(l->words, word, len);
+
+	if (!line || l->kind == LOOKUP_LIST)
+		return line ? "" : NULL;
+	return line + len + 1 + strspn(line + len + 1, BLANKS);
 }
 
 bool lookup_has(const struct lookup *l, const char *word, size_t len)

@@ -1289,14 +1289,12 @@ static struct lookup *read_lookup(lua_State *L, enum lookup_kind kind, const cha
 	const char *why, *text;
 	struct lookup *l;
 	size_t len;
-	int line;
+	int line = 0;
 
 	text = read_file(s, path, &len, &why);
 	if (!text)
 		luaL_error(L, "cannot read '%s': %s", path, why);
-	if (strlen(text) != len)
-		luaL_error(L, "'%s' is no text: it holds a NUL", path);
-	l = lookup_new(kind, text, &line, err, sizeof(err));
+	l = lookup_new(kind, text, len, &line, err, sizeof(err));
 	if (!l)
 		luaL_error(L, "%s:%d: %s", path, line, err);
 	return shelf_set(s->shelf, key, l);

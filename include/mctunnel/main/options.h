@@ -18,6 +18,8 @@ struct options {
 	bool manual;    /* -dM */
 	bool completion; /* -dB */
 	int version;    /* 1: -v, 2: -vv */
+	char **lua;     /* -l: the words behind it, borrowed; NULL: not given */
+	int lua_n;
 	struct master_options master;
 };
 

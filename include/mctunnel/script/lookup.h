@@ -10,9 +10,9 @@ struct lookup;
 
 enum lookup_kind { LOOKUP_LIST, LOOKUP_MAP };
 
-/* text: lines, those that begin with '#' and empty ones do not count. A list's line is a word (what stands there, without blanks around it); a map's is a word,
- * blanks, and the value up to the end. text is only read. NULL: a sentence in err, *line says where. */
-struct lookup *lookup_new(enum lookup_kind kind, const char *text, int *line, char *err, size_t errsize);
+/* text: lines as conf/lines.h has them. A list's is a word (whatever stands there); a map's is a word, blanks, and the value up to the end. text is only read.
+ * NULL: a sentence in err, *line says where. */
+struct lookup *lookup_new(enum lookup_kind kind, const char *text, size_t len, int *line, char *err, size_t errsize);
 struct lookup *lookup_hold(struct lookup *l); /* any thread */
 void lookup_put(struct lookup *l);
 
