@@ -543,7 +543,7 @@ static void completion_case(FILE *out, const char *prefix, size_t len)
 		if (word && !said)
 			fprintf(out, " %.*s", (int)word, next);
 	}
-	fputs(len ? " \" ;;\n" : " check top \" ;;\n", out);
+	fputs(len ? " \" ;;\n" : " check lua top \" ;;\n", out);
 }
 
 static bool prefix_said(size_t i, size_t len)
