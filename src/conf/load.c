@@ -23,7 +23,7 @@
 
 #define MAX_VALUES 1000    /* of one key, as written */
 #define MAX_ENTRIES 100000 /* of one key, with the lines of files */
-#define MAX_ELEMENTS 100000 /* of a list of groups */
+#define MAX_ELEMENTS 50000 /* of a list of groups */
 
 struct source { /* one file of -f, with what it includes */
 	config_t tree; /* first: a setting knows its tree, and that is its source */

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #define KEYS (RULE_KEY_SRC + 1)
+#define VALUES_MAX 1000 /* a condition with more is its own index: it is looked up in as a whole */
 
 struct list {
 	struct rule_numbers rules; /* owned */
@@ -76,18 +77,20 @@ static bool can_be_key(const struct conf_rule *r, unsigned k)
 {
 	const struct conf_strings *v = key_values(r, k);
 
-	for (size_t i = 0; i < v->n; i++) {
+	for (size_t i = 0; v->n <= VALUES_MAX && i < v->n; i++) {
 		if (k != RULE_KEY_SRC && !textset_takes(v->v[i]))
 			return false;
 	}
-	return v->n > 0;
+	return v->n > 0 && v->n <= VALUES_MAX;
 }
 
 static void count_values(struct rule_index *x, const struct conf_rule *r)
 {
 	for (unsigned k = 0; k < KEYS; k++) {
-		for (size_t i = 0; can_be_key(r, k) && i < key_values(r, k)->n; i++)
-			list_of(x, k, key_values(r, k)->v[i])->sharers++;
+		const struct conf_strings *v = key_values(r, k);
+		size_t n = can_be_key(r, k) ? v->n : 0;
+		for (size_t i = 0; i < n; i++)
+			list_of(x, k, v->v[i])->sharers++;
 	}
 }
 

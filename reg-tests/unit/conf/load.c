@@ -475,7 +475,7 @@ static void test_many(void **state)
 	} t[] = {
 		{ "global: {", " x%d = 1;", "more than 100 keys in one group", 101 },
 		{ "tunnels = ( { name = \"a\"; services = [ \"x\"", ", \"y%d\"", "1002 values are too many", 1001 },
-		{ "listeners = ( { }", ", { }", "100002 elements are too many: the maximum is 100000", 100001 },
+		{ "listeners = ( { }", ", { }", "50002 elements are too many: the maximum is 50000", 50001 },
 	};
 	static const char *const tails[] = { " };", "] } );", ");" };
 

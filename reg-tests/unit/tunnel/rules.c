@@ -364,12 +364,12 @@ static void the_needs_are_known(void **state)
 	rules_free(r);
 }
 
-static void long_lists_are_sets(void **state)
+static void fill_lists(int n)
 {
 	struct conf_rule *r = rule();
 	char text[64];
 
-	for (int i = 0; i < 300; i++) {
+	for (int i = 0; i < n; i++) {
 		snprintf(text, sizeof(text), "h%d.example.com", i);
 		add(&r->host, text);
 		snprintf(text, sizeof(text), "/p%d/*", i);
@@ -377,10 +377,21 @@ static void long_lists_are_sets(void **state)
 	}
 	add(&r->path, "~^/x(?<n>[0-9]+)$");
 	add(&r->route, "s/w${n}");
+}
+
+/* Both those that are taken apart for the index and those that are looked up in as a whole. */
+static void long_lists_are_sets(void **state)
+{
+	fill_lists(300);
 	assert_string_equal(verdict_text(&(struct facts){ .src = ip("192.0.2.1"), .host = "h299.example.com", .path = "/p0/y" }), "route #0 s/w");
 	assert_string_equal(verdict_text(&(struct facts){ .src = ip("192.0.2.1"), .host = "h0.example.com", .path = "/x12" }), "route #0 s/w12");
 	assert_string_equal(verdict_text(&(struct facts){ .src = ip("192.0.2.1"), .host = "h0.example.com", .path = "/p300/" }), "none");
 	assert_string_equal(verdict_text(&(struct facts){ .src = ip("192.0.2.1"), .host = "h300.example.com", .path = "/p0/" }), "none");
+	fill_lists(1500);
+	assert_string_equal(verdict_text(&(struct facts){ .src = ip("192.0.2.1"), .host = "h299.example.com", .path = "/p0/y" }), "route #0 s/w");
+	assert_string_equal(verdict_text(&(struct facts){ .src = ip("192.0.2.1"), .host = "h299.example.com", .path = "/p300/y" }), "route #1 s/w");
+	assert_string_equal(verdict_text(&(struct facts){ .src = ip("192.0.2.1"), .host = "H1499.example.com", .path = "/x77" }), "route #1 s/w77");
+	assert_string_equal(verdict_text(&(struct facts){ .src = ip("192.0.2.1"), .host = "h1500.example.com", .path = "/x77" }), "none");
 }
 
 /* The index against a list that is read from the top */
