@@ -87,6 +87,8 @@ def test_route(run):
     a = route(run, "--listener", "web")
     equal((a["rule"], a["to"]), (None, "site-a/web"), "no rule applies")
     equal(route(run, "--listener", "ssh", "--src", "10.0.0.1")["to"], "site-a/web", "mode tcp")
+    listeners = json.loads(ctl.command(run, "hub", "show listeners json"))
+    equal([(row["listener"], row["rules"], row["policy"]) for row in listeners], [("web", len(RULES), None), ("ssh", 0, None)], "show listeners")
 
 
 def test_refusals(run):

@@ -39,7 +39,7 @@ static const struct command commands[] = {
 	{ "show agents", "", 0, 0, USER, JSON, view_agents, "Agents that the configuration names, there or not: status, links, sessions, round trip, services." },
 	{ "show links", "", 0, 0, OPERATOR, JSON, view_links, "Links, each with its ID, its peer, the thread that carries it, sessions, round trip, and the peer's certificate." },
 	{ "show services", "", 0, 0, USER, JSON, view_services, "Services that agents offer, with status and weight; on an agent its own, with sessions and target. With a health check: its last result (on a hub the one that made it UP or DOWN), since when it is so, and why." },
-	{ "show listeners", "", 0, 0, USER, JSON, view_listeners, "Listeners: OPEN, FULL or STOP, sessions, limits, totals, addresses, routes." },
+	{ "show listeners", "", 0, 0, USER, JSON, view_listeners, "Listeners: OPEN, FULL or STOP, sessions, limits, totals, addresses, routes, the number of rules, the policy." },
 	{ "show sessions", "[ID]", 0, 1, OPERATOR, JSON, view_sessions, "Sessions of this moment, or one of them with all that is known of it." },
 	{ "show errors", "", 0, 0, OPERATOR, JSON, show_errors, "The last 64 records of the log of level warning and more important; before them, what a worker that died has left." },
 	{ "show events", "", 0, 0, OPERATOR, JSON, show_events, "The last 256 records of the log of level notice and more important." },

@@ -441,11 +441,13 @@ static void listener_row(struct answer *a, const struct conf_listener *l, size_t
 	answer_int(a, (int64_t)f.down);
 	answer_str(a, binds);
 	answer_str(a, routes);
+	answer_int(a, (int64_t)l->rules_n);
+	answer_str(a, l->policy);
 }
 
 int view_listeners(struct answer *a)
 {
-	static const char *const columns[] = { "listener", "status", "mode", "sessions", "maxconn", "rate_limit", "total", "failed", "bytes_up", "bytes_down", "bind", "route", NULL };
+	static const char *const columns[] = { "listener", "status", "mode", "sessions", "maxconn", "rate_limit", "total", "failed", "bytes_up", "bytes_down", "bind", "route", "rules", "policy", NULL };
 	const struct conf *c = a->state->conf();
 
 	answer_table(a, columns);
