@@ -26,6 +26,7 @@
 #define ANSWER_MAX 65536  /* by gRPC, all bytes of the connection */
 #define REQUEST_MAX 2048
 #define PIECE 4096
+#define LATE_MS 100       /* a deadline that is noticed so late: we have been held up, not the target */
 
 struct probe {
 	const struct conf_service *s; /* borrowed */
@@ -66,11 +67,22 @@ static void quote(char *to, size_t size, const char *text)
 			*to = '?';
 }
 
+static bool held_up(const struct probe *p, enum check_status status, uint64_t took_us)
+{
+	bool timeout = status == CHECK_L4TOUT || status == CHECK_L6TOUT || status == CHECK_L7TOUT;
+
+	return timeout && took_us / 1000 > p->s->check.timeout + LATE_MS;
+}
+
 /* The last call on a probe. */
 static void end(struct probe *p, enum check_status status, uint32_t code, const char *text)
 {
 	struct probe_result r = { .status = status, .code = code, .took_us = clock_us() - p->began_us };
 
+	if (held_up(p, status, r.took_us)) {
+		r.status = CHECK_SOCKERR;
+		text = "the agent was held up";
+	}
 	quote(r.text, sizeof(r.text), text);
 	p->on_done(p->arg, &r);
 	probe_free(p, check_status_verdict(status) > 0);

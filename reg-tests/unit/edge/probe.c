@@ -1,0 +1,140 @@
+/* probe with a dial that does as the test says and a clock that the test sets: what a connection that cannot be made is called, and when it is the agent's own
+ * fault. What targets answer is seen by reg-tests/target_checks. */
+#include "edge/probe.c"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <cmocka.h>
+#include <fcntl.h>
+
+static struct {
+	uint64_t us;
+	void (*on_dialled)(void *arg, struct dial_result *r);
+	void *dialling;
+	uint32_t timeout_ms;
+	bool cancelled;
+	int results;
+	struct probe_result result;
+} t;
+
+struct dial *dial_start(const struct endpoint *e, const struct dial_options *o, void (*done)(void *arg, struct dial_result *r), void *arg)
+{
+	assert_false(o->second_attempt);
+	t.timeout_ms = o->timeout_ms;
+	t.on_dialled = done;
+	t.dialling = arg;
+	return (struct dial *)&t;
+}
+
+void dial_cancel(struct dial *d)
+{
+	t.cancelled = true;
+}
+
+static void on_result(void *arg, const struct probe_result *r)
+{
+	assert_ptr_equal(arg, &t);
+	t.results++;
+	t.result = *r;
+}
+
+static struct conf_service service = { .name = (char *)"x", .check = { .type = CHECK_TCP, .timeout = 500 } };
+
+static struct probe *start(void)
+{
+	memset(&t, 0, sizeof(t));
+	t.us = 1000000;
+	clock_set_us(t.us);
+	return probe_start(&service, NULL, on_result, &t);
+}
+
+static void nothing_left(void)
+{
+	struct mem_usage u;
+
+	mem_usage(MEM_OTHER, &u);
+	assert_int_equal(u.used, 0);
+	mem_drain();
+}
+
+static void test_words(void **state)
+{
+	static const struct {
+		int error;
+		bool named;
+		uint64_t ms;
+		enum check_status status;
+		const char *text;
+	} rows[] = {
+		{ ECONNREFUSED, false, 0, CHECK_L4CON, "Connection refused" },
+		{ EHOSTUNREACH, false, 3, CHECK_L4CON, "No route to host" },
+		{ EHOSTUNREACH, true, 3, CHECK_L4CON, "cannot resolve ?a?: no such name" },
+		{ ECONNREFUSED, true, 3, CHECK_L4CON, "Connection refused" },
+		{ ENOENT, false, 0, CHECK_L4CON, "No such file or directory" },
+		{ ETIMEDOUT, false, 500, CHECK_L4TOUT, "" },
+		{ ETIMEDOUT, false, 600, CHECK_L4TOUT, "" },
+		{ ETIMEDOUT, false, 601, CHECK_SOCKERR, "the agent was held up" },
+		{ ECONNREFUSED, false, 601, CHECK_L4CON, "Connection refused" },
+		{ EMFILE, false, 0, CHECK_SOCKERR, "Too many open files" },
+		{ ENOBUFS, false, 0, CHECK_SOCKERR, "No buffer space available" },
+	};
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct dial_result r = { .fd = -1, .error = rows[i].error, .why = "cannot resolve \1a\377: no such name" };
+
+		service.target.host = (char *)(rows[i].named ? "a" : NULL);
+		assert_non_null(start());
+		assert_int_equal(t.timeout_ms, 500);
+		clock_set_us(t.us + rows[i].ms * 1000);
+		t.on_dialled(t.dialling, &r);
+		assert_int_equal(t.results, 1);
+		assert_int_equal(t.result.status, rows[i].status);
+		assert_string_equal(t.result.text, rows[i].text);
+		assert_int_equal(t.result.took_us, rows[i].ms * 1000);
+		assert_false(t.cancelled);
+		nothing_left();
+	}
+	service.target.host = NULL;
+}
+
+static void test_cancelled(void **state)
+{
+	struct probe *p = start();
+
+	assert_non_null(p);
+	probe_cancel(p);
+	assert_true(t.cancelled);
+	assert_int_equal(t.results, 0);
+	nothing_left();
+}
+
+/* Somebody else's port is not one that the kernel lent us. */
+static void test_meets_itself(void **state)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct dial_result r = { .fd = socket(AF_INET, SOCK_STREAM, 0) };
+	socklen_t len = sizeof(a);
+
+	assert_int_equal(bind(r.fd, (struct sockaddr *)&a, sizeof(a)), 0);
+	assert_int_equal(getsockname(r.fd, (struct sockaddr *)&a, &len), 0);
+	assert_int_equal(connect(r.fd, (struct sockaddr *)&a, len), 0);
+	r.to.u.in4 = a;
+	r.to.len = len;
+	assert_non_null(start());
+	t.on_dialled(t.dialling, &r);
+	assert_int_equal(t.result.status, CHECK_L4CON);
+	assert_int_equal(fcntl(r.fd, F_GETFD), -1);
+	nothing_left();
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_words),
+		cmocka_unit_test(test_cancelled),
+		cmocka_unit_test(test_meets_itself),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
