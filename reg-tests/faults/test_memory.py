@@ -10,6 +10,8 @@ import sys
 import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "lib"))
 import harness
+import hello
+import pki
 import scene
 import tcp
 from harness import check, equal, say
@@ -100,9 +102,15 @@ def test_address_space(run):
 
 # ---- one allocation ----
 
+def ask_by_tls(address, timeout):
+    with hello.connect(address, "echo.test", timeout) as s:
+        hello.echo(s)
+        hello.close(s)
+
+
 def served(p):
     try:
-        tcp.ask(p.listen["echo"], timeout=3)
+        getattr(p, "ask", tcp.ask)(p.listen["echo"], timeout=3)
         return True
     except (OSError, harness.Failed):
         return False
@@ -168,15 +176,15 @@ def ask_links_away(p):
         pass  # the worker has died, or had no memory for us
 
 
-def each_allocation(run, victim):
+def each_allocation(run, victim, listener="site-a/echo", ask=tcp.ask):
     environment = shim(run)
     sock = run.path("admin.sock")
     settings = {"admin": ({"bind": "unix:" + sock},)}
     server = tcp.Server(run, tcp.echo)
     p = scene.Pair()
     options = {"program": scene.release_binary(), "environment": environment}
-    p.sock = sock
-    p.hub = scene.Hub(run, {"echo": "site-a/echo"}, settings=settings, **options).start().wait_ready()
+    p.sock, p.ask = sock, ask
+    p.hub = scene.Hub(run, {"echo": listener}, settings=settings, **options).start().wait_ready()
     p.listen = p.hub.listen
     p.agent = scene.Agent(run, p.hub.authority, [p.hub.address], [scene.service("echo", server.target)], **options).start()
     p.hub.wait_links(2)
@@ -196,6 +204,11 @@ def each_allocation(run, victim):
 
 def test_each_allocation_of_the_hub(run):
     each_allocation(run, lambda p: p.hub)
+
+
+def test_each_allocation_of_the_hub_where_tls_ends(run):
+    cert, key = pki.Pki(run.path("sites")).make("echo", "echo", ("echo.test",))
+    each_allocation(run, lambda p: p.hub, {"route": "site-a/echo", "tls": {"cert": cert, "key": key}}, ask_by_tls)
 
 
 def test_each_allocation_of_the_agent(run):

@@ -1,7 +1,10 @@
 """ClientHellos by hand, and TLS peers by Python's ssl."""
+import contextlib
+import select
 import socket
 import ssl
 import struct
+import time
 
 import harness
 import tcp
@@ -71,6 +74,28 @@ def names(s):
 def echo(s, data=b"ping\n"):
     s.sendall(data)
     harness.equal(tcp.recv_exactly(s, len(data)), data, "echo")
+
+
+def round_trip(s, data, progress=None):
+    """Sends while it receives the echo, in one thread: OpenSSL wants a connection for itself."""
+    sent, got, deadline = 0, 0, time.monotonic() + 4 * harness.PATIENCE
+    s.setblocking(False)
+    while got < len(data):
+        harness.check(time.monotonic() < deadline, "%d of %d bytes came back" % (got, len(data)))
+        before = sent + got
+        with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            if sent < len(data):
+                sent += s.send(data[sent:sent + 65536])
+        with contextlib.suppress(ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            piece = s.recv(65536)
+            harness.check(piece, "end of file, %d bytes too early" % (len(data) - got))
+            harness.check(data[got:got + len(piece)] == piece, "what came back is not what was sent, after", got)
+            got += len(piece)
+        if progress:
+            progress(got)
+        if sent + got == before:
+            select.select([s], [s] if sent < len(data) else [], [], 1)
+    s.settimeout(harness.PATIENCE)
 
 
 def close(s):

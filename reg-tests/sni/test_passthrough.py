@@ -56,10 +56,7 @@ def test_verified_end_to_end(run):
     w = World(run)
     with hello.connect(w.address, "www.a.test", authority=w.pki) as s:
         equal(hello.names(s), ["a.test", "www.a.test"], "names in the certificate")
-        data = os.urandom(300000)
-        sender = harness.Background(s.sendall, data)
-        equal(tcp.recv_exactly(s, len(data)) == data, True, "what came back is what was sent")
-        sender.finish()
+        hello.round_trip(s, os.urandom(300000))
         hello.close(s)
     w.hub.nothing_left()
 

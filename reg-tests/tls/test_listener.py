@@ -99,10 +99,7 @@ def test_bytes_both_ways(run):
     w = World(run, one)
     for newest in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
         s = hello.connect(w.address, "only.test", authority=w.pki, newest=newest)
-        data = os.urandom(3 << 20)
-        sender = harness.Background(s.sendall, data)
-        equal(tcp.recv_exactly(s, len(data)) == data, True, "what came back is what was sent")
-        sender.finish()
+        hello.round_trip(s, os.urandom(3 << 20))
         hello.close(s)
     w.hub.nothing_left()
     equal({line["reason"] for line in w.hub.log("session")}, {"done"}, "reasons")
@@ -139,6 +136,27 @@ def test_an_end_without_goodbye_is_a_reset(run):
     raw.shutdown(socket.SHUT_WR)
     equal(w.line(who)["reason"], "client_reset", "reason")
     raw.close()
+
+
+def test_links_break(run):
+    """Sessions go on over other links, perhaps on other threads, and their clients' TLS with them."""
+    w = World(run, one)
+    cuts = []
+
+    def cut(got):
+        if got > (len(cuts) + 1) << 20 and len(cuts) < 6:
+            ids = [word.split()[0] for word in command(run, "hub", "show links").splitlines() if word.split()[:1] and word.split()[0].isdigit()]
+            for link in ids:
+                command(run, "hub", "shutdown link " + link)
+            cuts.append(ids)
+
+    s = hello.connect(w.address, "only.test")
+    hello.round_trip(s, os.urandom(8 << 20), cut)
+    hello.close(s)
+    harness.check(len(cuts) == 6 and any(cuts), cuts)
+    w.hub.nothing_left()
+    equal({line["reason"] for line in w.hub.log("session")}, {"done"}, "reasons")
+    harness.say("%d times all links cut, resumed %d times" % (len(cuts), w.hub.metric("mctunnel_sessions_resumed_total")))
 
 
 def test_lowest_version(run):
