@@ -269,6 +269,18 @@ def test_floods_and_nonsense(run):
     p.hub.nothing_left()
 
 
+def test_requests_over_the_rate(run):
+    """Streams count as requests of the client's address: a second's worth may come at once, of many more some get 429."""
+    p = start(run, listener={"limits": {"client_rate": 10}})
+    with connected(p) as c:
+        found = []
+        for _ in range(60):
+            c.ask()
+            found.append(c.answer()[0])
+    equal(found[:10], [200] * 10, "the first ten")
+    check(429 in found and set(found) <= {200, 429}, found)
+
+
 # ---- gRPC ----
 
 def raw(b):

@@ -14,6 +14,7 @@
 #include "mctunnel/base/timer.h"
 #include "mctunnel/conf/conf.h"
 #include "mctunnel/edge/generation.h"
+#include "mctunnel/edge/quota.h"
 #include "mctunnel/edge/translate.h"
 #include "mctunnel/edge/web.h"
 #include "mctunnel/event/loop.h"
@@ -192,6 +193,17 @@ static void on_stream_conn(struct conn *c)
 	stream_run(s);
 }
 
+/* The first request came with the client, further ones are counted here. */
+static const char *over_limit(const struct web2 *w)
+{
+	const struct place *p = w->o.place;
+	uint64_t wait_ms;
+
+	if (w->requests < 2 || quota_again(p->score->quota, &p->l->limits, w->o.visitor, &wait_ms) == QUOTA_OK)
+		return NULL;
+	return "limits.client_rate";
+}
+
 /* false: no memory or descriptors. */
 static bool give_web(struct stream *s, int fd)
 {
@@ -206,6 +218,9 @@ static bool give_web(struct stream *s, int fd)
 	}
 	o.accepted_ms = 0;
 	o.leads = s->request.grpc;
+	o.visitor = NULL; /* a web may live longer than the client */
+	if (!o.over)
+		o.over = over_limit(s->w);
 	atomic_init(&in->refs, 2);
 	in->home = thread_self();
 	in->stream = s;
