@@ -311,7 +311,7 @@ def test_behind_a_proxy(run):
 
 
 def test_https(run):
-    """Mode http: requests over TLS reach the target with what is known of the client; HTTP/2 is not offered."""
+    """Mode http: requests over TLS reach the target with what is known of the client. HTTP/2 is offered to who can do it."""
     w = World(run, one, mode="http")
 
     def handler(s):
@@ -321,7 +321,9 @@ def test_https(run):
         return head
 
     w.server.handler = handler
-    with hello.connect(w.address, "only.test", authority=w.pki, protocols=["h2", "http/1.1"]) as s:
+    with hello.connect(w.address, "only.test", protocols=["http/1.1", "h2"]) as s:
+        equal(s.selected_alpn_protocol(), "h2", "protocol of who can do both")
+    with hello.connect(w.address, "only.test", authority=w.pki, protocols=["http/1.1"]) as s:
         equal(s.selected_alpn_protocol(), "http/1.1", "protocol")
         for _ in range(2):
             s.sendall(b"GET /x HTTP/1.1\r\nHost: only.test\r\n\r\n")
