@@ -79,7 +79,15 @@ class Site:
             self._make("www.example.com")
             bundle = read(self.pki + "/www.example.com.pem") + read(self.pki + "/www.example.com.key")
             os.chmod(write("%s/%s/www.example.com.pem" % (self.folder, folder), bundle), 0o600)
+        self._settle_scripts(bare)
         return self.here(re.sub(r'(user|group) = "mctunnel"', r'\1 = "root"', text))
+
+    def _settle_scripts(self, text):
+        """A script that a text names and does not show has the policies it names."""
+        for path in re.findall(r'"/etc/mctunnel/([\w./-]+\.lua)"', text):
+            if not os.path.exists(os.path.join(self.folder, path)):
+                write(os.path.join(self.folder, path), "".join('mctunnel.policy("%s", function() return "allow" end)\n' % name
+                                                               for name in sorted(set(re.findall(r'policy = "(\w+)"', text)))))
 
     def here(self, text):
         return re.sub(r"/(etc|run|var/log|var/lib)/mctunnel\b", lambda m: self.top + m.group(0), text)
@@ -153,6 +161,15 @@ def check_dashboard(run, path):
 def check_service(run, path):
     copy = write(run.path("systemd/" + os.path.basename(path)), read(path).replace("/usr/sbin/mctunnel", "/bin/true"))
     lines = said("systemd-analyze", "verify", "--man=no", copy).splitlines()
+    equal([line for line in lines if "mctunnel" in line], [], "what systemd-analyze verify says")
+
+
+def check_dropin(run, path):
+    """With the unit it is for."""
+    unit = run.path("systemd-%s/mctunnel.service" % os.path.basename(path))
+    write(unit, read(ETC + "/systemd/mctunnel.service").replace("/usr/sbin/mctunnel", "/bin/true"))
+    write(unit + ".d/" + os.path.basename(path), read(path))
+    lines = said("systemd-analyze", "verify", "--man=no", unit).splitlines()
     equal([line for line in lines if "mctunnel" in line], [], "what systemd-analyze verify says")
 
 
@@ -237,6 +254,7 @@ CHECKERS = (
     (r"systemd/.*\.service", check_service),
     (r"systemd/sysusers\.conf", check_sysusers),
     (r"systemd/tmpfiles\.conf", check_tmpfiles),
+    (r"systemd/mctunnel-.*\.conf", check_dropin),
     (r"keepalived/.*\.conf", check_keepalived),
     (r"logrotate/\w+", check_logrotate),
     (r"kubernetes/.*\.yaml", check_kustomization),
@@ -303,7 +321,7 @@ def test_texts(run):
 def test_checkers_find_faults(run):
     """A checker that accepts anything would prove nothing."""
     for name, text in (("hub.cfg", "hub: { nonsense = 1; };\n"), ("prometheus/x.rules.yml", "groups: 1\n"), ("grafana/x.json", "{}\n"),
-                       ("systemd/mctunnel.service", "[Service]\nExecStart=mctunnel\n"), ("keepalived/x.conf", "nonsense here\n"),
+                       ("systemd/mctunnel.service", "[Service]\nExecStart=mctunnel\n"), ("systemd/mctunnel-x.conf", "[Service]\nNonsense=1\n"), ("keepalived/x.conf", "nonsense here\n"),
                        ("logrotate/x", "nonsense {\n"), ("docker/Dockerfile", "FROM nothing AS x\nNONSENSE y\n"), ("x.sh", "#!/bin/sh\necho $x\n"),
                        ("bash-completion/x", "if\n")):
         path = write(run.path("bad/" + name), text)
