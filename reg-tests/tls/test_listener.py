@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """TLS that ends at listeners: certificates by name, versions, clients' certificates, what is no TLS, reloads with new certificates while clients come and go."""
+import contextlib
 import os
 import shutil
 import socket
@@ -18,7 +19,7 @@ from harness import equal
 
 
 class World:
-    def __init__(self, run, tls, timeouts=None, settings=None, environment=None, **listener):
+    def __init__(self, run, tls, timeouts=None, settings=None, environment=None, agent=True, **listener):
         """tls: of the listener; a function of this world gives it."""
         self.run = run
         self.pki = pki.Pki(run.path("sites"))
@@ -28,9 +29,11 @@ class World:
         row = dict({"route": "site-a/x", "tls": tls(self)}, **listener)
         self.hub = scene.Hub(run, {"in": row}, settings=dict(admin_settings(run, "hub"), **(settings or {})), timeouts=timeouts,
                              environment=environment).start().wait_ready()
-        scene.Agent(run, self.hub.authority, [self.hub.address], [scene.service("x", self.server.target)]).start()
-        self.hub.wait_links(2)
+        self.agent = scene.Agent(run, self.hub.authority, [self.hub.address], [scene.service("x", self.server.target)])
         self.address = self.hub.listen["in"]
+        if agent:
+            self.agent.start()
+            self.hub.wait_links(2)
 
     def put(self, name, dns, joined=False, file=None):
         """A certificate in the folder, with its key beside it or in the same file."""
@@ -136,6 +139,30 @@ def test_an_end_without_goodbye_is_a_reset(run):
     raw.shutdown(socket.SHUT_WR)
     equal(w.line(who)["reason"], "client_reset", "reason")
     raw.close()
+
+
+def test_who_waits_for_an_agent(run):
+    """The handshake is over, the first bytes are sent, some leave; then the agent comes."""
+    w = World(run, one, timeouts={"queue": "30s"}, agent=False)
+    waiting = [hello.connect(w.address, "only.test") for _ in range(6)]
+    w.hub.wait_metric("mctunnel_queue_sessions", 6)
+    for s in waiting:
+        s.sendall(b"early\n")
+    gone = waiting.pop()
+    who = gone.getsockname()
+    tcp.reset(gone)
+    equal(w.line(who)["reason"], "client_reset", "reason of who has left")
+    ended = waiting.pop()
+    ended = ended, ended.getsockname()
+    with contextlib.suppress(ssl.SSLError, OSError):
+        ended[0].settimeout(0.1)
+        ended[0].unwrap()  # says goodbye, and still wants its answer
+    w.agent.start()
+    for s in waiting:
+        equal(tcp.recv_exactly(s, 6), b"early\n", "echo")
+        hello.close(s)
+    equal(w.line(ended[1])["up"], 6, "bytes of who had ended its direction")
+    w.hub.nothing_left()
 
 
 def test_links_break(run):
