@@ -163,5 +163,22 @@ def test_lists_at_a_reload(run):
     equal(tcp.ask_name(hub.listen["t"]), "a", "who is served again")
 
 
+def test_thousands(run):
+    """Rules and lists as large as people have them are loaded in a moment: what grows with the square of their number would take minutes."""
+    with open(run.path("blocked.lst"), "w") as f:
+        f.writelines("%d.%d.%d.0/24\n" % (1 + i // 65536, i // 256 % 256, i % 256) for i in range(30000))
+    with open(run.path("hosts.lst"), "w") as f:
+        f.writelines("h%d.example.org\n" % i for i in range(30000))
+    rules = [{"src": "@blocked.lst", "action": "deny"}, {"host": "@hosts.lst", "redirect": "https://example.org/"}]
+    rules += [{"host": "customer-%d.example.com" % i, "rewrite": "/%d" % i} for i in range(3000)]
+    rules += [{"host": "customer-17.example.com", "path": "/never"}]
+    hub = make(run, {"web": {"mode": "http", "route": "site-a/web", "rules": tuple(rules)}})
+    equal(route(run, "--src", "1.117.47.9")["rule"], 0, "the last network")
+    equal(route(run, "--src", "1.117.48.9", "--host", "h29999.example.org")["rule"], 1, "the last host of the list")
+    equal(route(run, "--src", "10.0.0.1", "--host", "customer-2999.example.com")["rewrite"], "/2999", "the last rule that can be reached")
+    with open(hub.err_path) as f:
+        check("rules[3002]: never reached" in f.read(), "what cannot")
+
+
 if __name__ == "__main__":
     harness.main(globals())

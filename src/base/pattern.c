@@ -4,11 +4,11 @@
 
 #include "mctunnel/base/bug.h"
 #include "mctunnel/base/mem.h"
+#include "mctunnel/base/stat.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 #include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,8 +42,8 @@ struct bench { /* what a thread matches with */
 	pcre2_jit_stack *stack; /* NULL: without the JIT, or it has the thread's stack only */
 };
 
-static atomic_uint_fast64_t overruns;
 static _Thread_local struct bench *own;
+static _Thread_local uint64_t own_overruns;
 static pthread_key_t at_exit;
 static pthread_once_t key_made = PTHREAD_ONCE_INIT;
 
@@ -169,8 +169,10 @@ static bool match_regex(const struct pattern *p, const char *text, size_t len, s
 	struct bench *b = bench_of_thread();
 	int rc = b ? pcre2_match(p->code, (PCRE2_SPTR)text, len, 0, 0, b->data, b->context) : PCRE2_ERROR_NOMEMORY;
 
-	if (rc < 0 && rc != PCRE2_ERROR_NOMATCH)
-		atomic_fetch_add_explicit(&overruns, 1, memory_order_relaxed);
+	if (rc < 0 && rc != PCRE2_ERROR_NOMATCH) {
+		own_overruns++;
+		stat_add(STAT_PATTERN_OVERRUNS, 1);
+	}
 	if (rc >= 0 && c)
 		take(p, text, b, c);
 	return rc >= 0;
@@ -191,7 +193,7 @@ bool pattern_match(const struct pattern *p, const char *text, size_t len, struct
 
 uint64_t pattern_overruns(void)
 {
-	return atomic_load_explicit(&overruns, memory_order_relaxed);
+	return own_overruns;
 }
 
 static int by_number(const void *a, const void *b)

@@ -225,6 +225,16 @@ static bool holds(const struct search *s, const struct rule *r, struct captures 
 	return true;
 }
 
+/* What cannot be found out within the limits of an expression is no match, but for rules that refuse: they do not let a client by for that. */
+static bool rule_applies(const struct search *s, const struct rule *r, struct captures *c)
+{
+	uint64_t before = pattern_overruns();
+
+	if (holds(s, r, c))
+		return true;
+	return (r->c->action == ACTION_DENY || r->c->action == ACTION_REJECT) && pattern_overruns() != before;
+}
+
 /* Ascending: what comes behind the best one so far need not be looked at. */
 static bool try_rules(void *arg, const struct rule_numbers *l)
 {
@@ -234,7 +244,7 @@ static bool try_rules(void *arg, const struct rule_numbers *l)
 		struct captures *c = &s->caught[!s->good];
 
 		c->n = 0;
-		if (!holds(s, &s->r->v[l->v[i]], c))
+		if (!rule_applies(s, &s->r->v[l->v[i]], c))
 			continue;
 		s->best = l->v[i];
 		s->good = !s->good;

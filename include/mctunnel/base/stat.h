@@ -29,6 +29,7 @@ enum stat_type { STAT_COUNTER, STAT_GAUGE };
 	X(LOG_DROPPED, COUNTER, "mctunnel_log_dropped_total", "Log lines dropped because a target was slow") \
 	X(ACCEPT_PAUSED, COUNTER, "mctunnel_accept_paused_total", "Times accepting paused at a limit")           \
 	X(VIP_CHANGES, COUNTER, "mctunnel_vip_changes_total", "Times keepalived has told another role")   \
+	X(PATTERN_OVERRUNS, COUNTER, "mctunnel_pattern_overruns_total", "Matches of expressions given up at a limit; a rule that refuses clients has refused that one") \
 	X(LUA_ERRORS, COUNTER, "mctunnel_lua_errors_total", "Errors of Lua scripts; the client was denied")
 
 enum stat_id {

@@ -380,6 +380,29 @@ static void fill_lists(int n)
 }
 
 /* Both those that are taken apart for the index and those that are looked up in as a whole. */
+static void who_refuses_does_not_let_by(void **state)
+{
+	static char path[4096];
+	struct facts f = { .src = ip("192.0.2.1"), .path = path };
+	struct conf_rule *r = rule();
+
+	memset(path, 'a', sizeof(path) - 1);
+	path[sizeof(path) - 2] = 'b';
+	add_default("s", "web");
+	add(&r->path, "~^(a|aa)+$");
+	add(&r->route, "s/other");
+	assert_string_equal(verdict_text(&f), "route s/web"); /* it cannot be told: no match */
+	r = rule();
+	add(&r->path, "~^(a|aa)+$");
+	add(&r->method, "POST");
+	r->action = ACTION_DENY;
+	assert_string_equal(verdict_text(&f), "route s/web"); /* for it does not depend on that */
+	f.method = "POST";
+	assert_string_equal(verdict_text(&f), "deny #1 403");
+	r->action = ACTION_REJECT;
+	assert_string_equal(verdict_text(&f), "reject #1");
+}
+
 static void long_lists_are_sets(void **state)
 {
 	fill_lists(300);
@@ -675,6 +698,7 @@ int main(int argc, char **argv)
 		TEST(dot_segments_do_not_come_about),
 		TEST(what_does_not_fit_is_refused),
 		TEST(the_needs_are_known),
+		TEST(who_refuses_does_not_let_by),
 		TEST(long_lists_are_sets),
 		TEST(the_index_agrees_with_a_list),
 		TEST(thousands_of_rules_work),
