@@ -38,9 +38,10 @@ struct verdict {
 	char text[RULES_TEXT]; /* what the members above point to */
 };
 
-/* Run top down: the first rule all of whose conditions hold; or, of those that deny or reject, where an expression gave up at its limits. What fills a capture is checked: a route with a part that is no name (letters, digits, '.', '_', '-') is left
- * out, and without any other it is VERDICT_NONE (rule set), as when a rewritten path would have dot segments; a location or path never holds control characters (they
- * are %-escaped), and a location leads to another host only where the template says so. out need not be cleared before. */
+/* Run top down: the first rule all of whose conditions hold; or, of those that deny or reject, where an expression gave up at its limits. What fills a capture is checked:
+ * a route with a part that is no name (letters, digits, '.', '_', '-') is left out, and without any other it is VERDICT_NONE (rule set), as when a rewritten path would have
+ * dot segments; a location or path never holds control characters (they are %-escaped), and a location leads to another host only where the template says so.
+ * out need not be cleared before. */
 void rules_match(const struct rules *r, const struct facts *f, struct verdict *out);
 
 /* Would it need what only a ClientHello or a request tells? (mode tcp: no rule may; conf_load refuses it.) */
