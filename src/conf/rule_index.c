@@ -25,7 +25,7 @@ struct rule_index {
 	uint8_t *keys;       /* owned: of the rules */
 	struct list **lists; /* owned, by id */
 	size_t lists_n;
-	struct textset *texts[RULE_FIELD_COUNT]; /* owned: ids */
+	struct textset *texts[RULE_FIELD_COUNT]; /* owned: ids; NULL: there are none */
 	struct netset *src;                      /* the same */
 	struct rule_numbers rest;
 	struct map *names; /* of lists, by condition and value, while it is built */
@@ -126,6 +126,10 @@ static void put_value(struct rule_index *x, unsigned k, const char *value, uint3
 {
 	char err[256];
 
+	if (k != RULE_KEY_SRC && !x->texts[k])
+		x->texts[k] = textset_new(rule_folds(k));
+	if (k == RULE_KEY_SRC && !x->src)
+		x->src = netset_new();
 	if (k != RULE_KEY_SRC)
 		textset_add(x->texts[k], value, id);
 	else if (netset_add(x->src, value, id, err, sizeof(err)) < 0)
@@ -158,9 +162,6 @@ struct rule_index *rule_index_new(const struct conf_rule *rules, size_t n)
 
 	x->keys = xcalloc(n + 1, sizeof(*x->keys));
 	x->names = map_new();
-	x->src = netset_new();
-	for (unsigned f = 0; f < RULE_FIELD_COUNT; f++)
-		x->texts[f] = textset_new(rule_folds(f));
 	for (size_t i = 0; i < n; i++)
 		count_values(x, &rules[i]);
 	for (size_t i = 0; i < n; i++)
@@ -207,12 +208,14 @@ static bool pass_on(void *arg, uint32_t id)
 
 void rule_index_text(const struct rule_index *x, enum rule_field f, const char *text, size_t len, rule_index_visit *visit, void *arg)
 {
-	textset_each(x->texts[f], text, len, pass_on, &(struct visitor){ x, visit, arg });
+	if (x->texts[f])
+		textset_each(x->texts[f], text, len, pass_on, &(struct visitor){ x, visit, arg });
 }
 
 void rule_index_src(const struct rule_index *x, const struct addr *a, rule_index_visit *visit, void *arg)
 {
-	netset_each(x->src, a, pass_on, &(struct visitor){ x, visit, arg });
+	if (x->src)
+		netset_each(x->src, a, pass_on, &(struct visitor){ x, visit, arg });
 }
 
 const struct rule_numbers *rule_index_rest(const struct rule_index *x)
