@@ -75,6 +75,14 @@ def expect_reset(s, what, timeout=harness.PATIENCE):
         raise harness.Failed("%s: no reset within %.0f s" % (what, timeout)) from None
 
 
+def expect_turned_away(address, what):
+    """A connection there is reset, perhaps so fast that connecting sees it."""
+    try:
+        expect_reset(open_socket(address), what)
+    except ConnectionResetError:
+        pass
+
+
 def expect_eof(s, what="connection"):
     try:
         data = s.recv(CHUNK)

@@ -31,7 +31,7 @@ def test_first_rule_that_applies(run):
 
 def refused(run, action, reason):
     hub = world(run, [{"src": "127.0.0.1", "action": action}, {"route": "site-a/a"}])
-    tcp.expect_reset(tcp.open_socket(hub.listen["in"]), "a client that is %s" % reason)
+    tcp.expect_turned_away(hub.listen["in"], "a client that is %s" % reason)
     line = session(hub)
     equal((line["reason"], line["end"]), (reason, "PR"), "the line in the log")
 
@@ -46,7 +46,7 @@ def test_reject(run):
 
 def test_no_rule_and_no_route(run):
     hub = world(run, [{"src": "192.0.2.0/24", "route": "site-a/a"}])
-    tcp.expect_reset(tcp.open_socket(hub.listen["in"]), "a client no rule concerns")
+    tcp.expect_turned_away(hub.listen["in"], "a client no rule concerns")
     equal(session(hub)["reason"], "no_route", "reason")
 
 

@@ -1,7 +1,6 @@
 /* The hub's listeners and their clients, from accept to the line in the log.
- * Owns every client until its connection ends, and the counts of sessions against the limits of the process and of a listener. A client is never
- * refused for a limit: accepting pauses. What must be read before it is known where a client goes, an arrival reads; where it goes, the rules
- * say; how it comes there is a trip's; how bytes are carried is a pump's, or, for HTTP, a web's. */
+ * Owns every client until its connection ends. Who may come in now is the gate's to say; what must be read before it is known where a client goes, an
+ * arrival reads; where it goes, rules and policy say; how it comes there is a trip's; how bytes are carried is a pump's, or, for HTTP, a web's. */
 #include "mctunnel/edge/frontend.h"
 
 #include "mctunnel/base/addr.h"
@@ -17,6 +16,7 @@
 #include "mctunnel/base/netset.h"
 #include "mctunnel/conf/conf.h"
 #include "mctunnel/edge/arrival.h"
+#include "mctunnel/edge/gate.h"
 #include "mctunnel/edge/generation.h"
 #include "mctunnel/edge/policy.h"
 #include "mctunnel/edge/pump.h"
@@ -28,49 +28,27 @@
 #include "mctunnel/edge/web2.h"
 #include "mctunnel/event/loop.h"
 #include "mctunnel/net/conn.h"
-#include "mctunnel/net/reserve.h"
 #include "mctunnel/net/sock.h"
 #include "mctunnel/tunnel/facts.h"
 #include "mctunnel/tunnel/rules.h"
 #include "mctunnel/tunnel/session.h"
 
-#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-#define ACCEPTS 64       /* a turn and listener */
-#define BREATHER_MS 100  /* without accepting, when descriptors or memory are used up */
-#define COMPLAIN_MS 60000
 
 /* Of the process. */
 static struct {
 	pthread_mutex_t lock; /* for users, and what the first and the last one do */
 	unsigned users;
 	struct generation *newest; /* shared; threads follow by frontend_reload() */
-	atomic_uint sessions;
-	atomic_uint maxconn; /* instead of the configuration's; 0: none */
-	struct pace pace;    /* accepting at all listeners */
-	atomic_uint_fast64_t complain_ms;
 } all = { .lock = PTHREAD_MUTEX_INITIALIZER };
-
-struct door { /* this thread's watch of one listening socket */
-	struct list node;
-	struct watch watch;
-	struct place *place;
-	int fd; /* borrowed */
-	bool paused;
-	struct timer pacing; /* while it is paused for a rate_limit */
-};
 
 static _Thread_local struct {
 	struct generation *gen; /* shared; NULL before frontend_init */
-	struct list doors;
 	struct list clients; /* all that are here and not on their way, by serial */
 	uint64_t serial;
-	struct timer breather;
-	bool scarce; /* the last client got a descriptor of the reserve */
 } front;
 
 struct known { /* of a client, beyond its address: by an arrival */
@@ -107,50 +85,6 @@ struct delay { /* of a client that is over its limits, and may wait */
 	struct timer timer;
 	struct client *client; /* borrowed */
 };
-
-/* Limits. */
-
-static bool full(const struct place *p)
-{
-	return atomic_load(&all.sessions) >= frontend_maxconn() || (p->l->maxconn && atomic_load(&p->score->sessions) >= p->l->maxconn);
-}
-
-static bool place_take(struct place *p)
-{
-	if (full(p) || !count_take(&all.sessions, frontend_maxconn()))
-		return false;
-	if (count_take(&p->score->sessions, p->l->maxconn))
-		return true;
-	atomic_fetch_sub(&all.sessions, 1);
-	room_made();
-	return false;
-}
-
-static void place_give(struct place *p)
-{
-	atomic_fetch_sub(&p->score->sessions, 1);
-	atomic_fetch_sub(&all.sessions, 1);
-	room_made();
-}
-
-static void pace_return(const struct place *p)
-{
-	pace_give(&p->score->pace, p->l->rate_limit);
-	pace_give(&all.pace, front.gen->conf->global.rate_limit);
-}
-
-/* 0: one more may be accepted now, and counts; else the milliseconds until then. */
-static uint64_t place_pace(struct place *p)
-{
-	uint64_t wait = pace_take(&all.pace, front.gen->conf->global.rate_limit);
-
-	if (wait)
-		return wait;
-	wait = pace_take(&p->score->pace, p->l->rate_limit);
-	if (wait)
-		pace_give(&all.pace, front.gen->conf->global.rate_limit);
-	return wait;
-}
 
 /* Clients: their end. */
 
@@ -199,7 +133,7 @@ static void note_end_of(const struct client *cl, enum reason why, const char *te
 	r.total_ms = (int64_t)(clock_ms() - cl->accepted_ms);
 	r.up = cl->pump ? pump_in(cl->pump) : 0;
 	r.down = cl->pump ? pump_out(cl->pump) : 0;
-	r.sessions = atomic_load(&all.sessions);
+	r.sessions = gate_sessions();
 	r.listener_sessions = atomic_load(&cl->place->score->sessions);
 	r.phase = phase_of(cl, &v, why);
 	r.text = text;
@@ -296,7 +230,7 @@ static void client_end_with(struct client *cl, enum reason why, const char *text
 		trip_free(cl->trip, why, up, down);
 	if (cl->pump && !cl->carried)
 		pump_free(cl->pump);
-	place_give(cl->place);
+	gate_give(cl->place);
 	quota_leave(cl->place->score->quota, cl->visitor);
 	delay_end(cl);
 	generation_put(cl->gen);
@@ -623,7 +557,7 @@ static const struct web2_events web2_events = { .on_done = on_web_done };
 
 static void tell_web(const struct client *cl, struct web_options *o)
 {
-	*o = (struct web_options){ .gen = cl->gen, .place = cl->place, .src = cl->peer, .accepted_ms = cl->accepted_ms, .visitor = cl->visitor, .sessions = &all.sessions };
+	*o = (struct web_options){ .gen = cl->gen, .place = cl->place, .src = cl->peer, .accepted_ms = cl->accepted_ms, .visitor = cl->visitor, .sessions = gate_count() };
 	local_of(cl, &o->dst);
 	if (!cl->known)
 		return;
@@ -816,37 +750,6 @@ static void client_begin(struct client *cl, const struct addr *local)
 		client_go(cl);
 }
 
-/* Doors. */
-
-static bool exhausted(int e)
-{
-	return e == EMFILE || e == ENFILE || e == ENOMEM || e == ENOBUFS;
-}
-
-static void door_pause(struct door *d)
-{
-	loop_unwatch(&d->watch);
-	d->paused = true;
-	stat_add(STAT_ACCEPT_PAUSED, 1);
-}
-
-static void complain(const struct door *d, int e)
-{
-	uint64_t now = clock_ms(), next = atomic_load(&all.complain_ms);
-
-	if (now < next || !atomic_compare_exchange_strong(&all.complain_ms, &next, now + COMPLAIN_MS))
-		return;
-	log_warning("listener %s: accepting pauses, clients wait in the kernel's queue: %s", d->place->l->name, strerror(e));
-}
-
-static void door_breathe(struct door *d, int e)
-{
-	complain(d, e);
-	door_pause(d);
-	if (!timer_running(&front.breather))
-		timer_start(&front.breather, BREATHER_MS);
-}
-
 static struct client *client_new(struct place *p, int fd, const struct addr *peer)
 {
 	struct client *cl = mem_get(MEM_OTHER, sizeof(*cl));
@@ -864,163 +767,25 @@ static struct client *client_new(struct place *p, int fd, const struct addr *pee
 	return cl;
 }
 
-/* The limits. A listener that is over its rate pauses until the next one is due, and no end of a session wakes it before. */
-static bool admit(struct door *d)
+/* Accepted, and counted. */
+static bool on_client(struct place *p, int fd, const struct addr *peer, const struct addr *local)
 {
-	uint64_t wait;
+	struct client *cl = client_new(p, fd, peer);
 
-	if (!place_take(d->place)) {
-		door_pause(d);
-		return false;
-	}
-	wait = place_pace(d->place);
-	if (wait == 0)
-		return true;
-	place_give(d->place);
-	door_pause(d);
-	timer_start(&d->pacing, wait);
-	return false;
-}
-
-/* false: no more from this door now. */
-static bool accept_one(struct door *d)
-{
-	struct addr peer, local;
-	struct client *cl;
-	int fd, e;
-
-	if (front.scarce && reserve_only(d->fd)) {
-		door_breathe(d, EMFILE);
-		return false;
-	}
-	if (mem_short())
-		mem_ballast();
-	if (mem_short()) {
-		door_breathe(d, ENOMEM);
-		return false;
-	}
-	if (!admit(d))
-		return false;
-	fd = sock_accept(d->fd, &peer, &local);
-	e = errno;
-	front.scarce = fd >= 0 && reserve_has(fd);
-	cl = fd >= 0 ? client_new(d->place, fd, &peer) : NULL;
-	if (cl) {
-		client_begin(cl, &local);
-		return true;
-	}
-	place_give(d->place);
-	pace_return(d->place);
-	if (fd >= 0)
-		close(fd);
-	if (fd >= 0 || exhausted(e))
-		door_breathe(d, fd >= 0 ? ENOMEM : e);
-	return false;
-}
-
-static void on_listener(struct watch *w, unsigned events);
-
-static void door_resume(struct door *d)
-{
-	if (atomic_load(&d->place->score->disabled))
-		return;
-	if (loop_watch_listener(&d->watch, d->fd, on_listener) < 0) {
-		if (!timer_running(&front.breather))
-			timer_start(&front.breather, BREATHER_MS);
-		return;
-	}
-	d->paused = false;
-}
-
-static void on_listener(struct watch *w, unsigned events)
-{
-	struct door *d = container_of(w, struct door, watch);
-	int n = 0;
-
-	while (n < ACCEPTS && accept_one(d))
-		n++;
-	if (!d->paused || timer_running(&front.breather) || timer_running(&d->pacing))
-		return;
-	room_ask();
-	if (!full(d->place))
-		door_resume(d);
-}
-
-static void doors_resume(void)
-{
-	list_for_each(n, &front.doors) {
-		struct door *d = container_of(n, struct door, node);
-
-		if (d->paused && !timer_running(&d->pacing))
-			door_resume(d);
-	}
-}
-
-static void on_pacing(struct timer *t)
-{
-	struct door *d = container_of(t, struct door, pacing);
-
-	if (d->paused && !timer_running(&front.breather))
-		door_resume(d);
-}
-
-static void on_breather(struct timer *t)
-{
-	doors_resume();
-}
-
-/* A session has ended somewhere. */
-static void on_room(void)
-{
-	if (front.gen && !timer_running(&front.breather))
-		doors_resume();
-}
-
-/* Watches the socket; when the loop refuses, the breather tries again. */
-static struct door *door_new(struct place *p, int fd)
-{
-	struct door *d = xcalloc(1, sizeof(*d));
-
-	d->place = p;
-	d->fd = fd;
-	d->paused = true;
-	d->watch.fd = -1;
-	timer_init(&d->pacing, on_pacing);
-	list_add(&front.doors, &d->node);
-	door_resume(d);
-	return d;
-}
-
-static void door_free(struct door *d)
-{
-	loop_unwatch(&d->watch);
-	timer_stop(&d->pacing);
-	list_del(&d->node);
-	free(d);
+	if (cl)
+		client_begin(cl, local);
+	return cl != NULL;
 }
 
 int frontend_open(struct conf *conf, const struct conf_listener *l, int fd)
 {
-	struct door *d;
-
 	BUG_ON(conf != front.gen->conf || l < conf->listeners || l >= conf->listeners + conf->listeners_n);
-	d = door_new(&front.gen->places[l - conf->listeners], fd);
-	if (!d->paused)
-		return 0;
-	door_free(d);
-	return -1;
-}
-
-static void doors_close(void)
-{
-	timer_stop(&front.breather);
-	list_for_each_safe(n, &front.doors)
-		door_free(container_of(n, struct door, node));
+	return gate_open(&front.gen->places[l - conf->listeners], fd);
 }
 
 void frontend_close_all(void)
 {
-	doors_close();
+	gate_close_all();
 	list_for_each_safe(n, &front.clients) {
 		struct client *cl = container_of(n, struct client, member);
 
@@ -1047,7 +812,7 @@ void frontend_stop(void)
 
 uint32_t frontend_sessions(void)
 {
-	return atomic_load(&all.sessions);
+	return gate_sessions();
 }
 
 /* For the admin socket. */
@@ -1177,7 +942,7 @@ void frontend_listener(size_t index, struct frontend_figures *out)
 
 	*out = (struct frontend_figures){ .sessions = atomic_load(&p->score->sessions), .maxconn = p->l->maxconn, .rate_limit = p->l->rate_limit,
 					 .enabled = !atomic_load(&p->score->disabled) };
-	out->full = (out->maxconn && out->sessions >= out->maxconn) || atomic_load(&all.sessions) >= frontend_maxconn();
+	out->full = (out->maxconn && out->sessions >= out->maxconn) || gate_sessions() >= gate_maxconn();
 	tally_view(out, &p->score->tally);
 }
 
@@ -1210,33 +975,17 @@ void frontend_clear(void)
 
 void frontend_enable(size_t listener, bool on)
 {
-	struct place *p = &front.gen->places[listener];
-
-	atomic_store(&p->score->disabled, !on);
-	list_for_each(n, &front.doors) {
-		struct door *d = container_of(n, struct door, node);
-
-		if (d->place != p)
-			continue;
-		if (on && d->paused)
-			door_resume(d);
-		else if (!on && !d->paused)
-			loop_unwatch(&d->watch);
-		d->paused |= !on;
-	}
+	gate_enable(&front.gen->places[listener], on);
 }
 
 void frontend_set_maxconn(uint32_t n)
 {
-	atomic_store(&all.maxconn, n);
-	room_made();
+	gate_set_maxconn(n);
 }
 
 uint32_t frontend_maxconn(void)
 {
-	unsigned n = atomic_load_explicit(&all.maxconn, memory_order_relaxed);
-
-	return n || !front.gen ? n : front.gen->conf->global.maxconn;
+	return gate_maxconn();
 }
 
 /* Reload. */
@@ -1250,53 +999,25 @@ void frontend_prepare(struct conf *conf, struct tls_site *const *sites)
 	all.newest = generation_new(conf, sites, old);
 	pthread_mutex_unlock(&all.lock);
 	generation_put(old);
-	atomic_store(&all.maxconn, 0); /* what the admin socket said lasts until now */
-}
-
-static int by_fd(const void *a, const void *b)
-{
-	const struct frontend_socket *x = a, *y = b;
-
-	return (x->fd > y->fd) - (x->fd < y->fd);
-}
-
-static void doors_renew(const struct frontend_socket *sockets, size_t n)
-{
-	bool *kept = xcalloc(n, sizeof(*kept));
-
-	list_for_each_safe(node, &front.doors) {
-		struct door *d = container_of(node, struct door, node);
-		struct frontend_socket key = { .fd = d->fd };
-		const struct frontend_socket *s = n ? bsearch(&key, sockets, n, sizeof(*sockets), by_fd) : NULL;
-
-		if (!s) {
-			door_free(d);
-			continue;
-		}
-		kept[s - sockets] = true;
-		timer_stop(&d->pacing); /* the rate may be another one now */
-		d->place = &front.gen->places[s->listener];
-	}
-	for (size_t i = 0; i < n; i++) {
-		if (!kept[i])
-			door_new(&front.gen->places[sockets[i].listener], sockets[i].fd);
-	}
-	free(kept);
+	gate_set_maxconn(0); /* what the admin socket said lasts until now */
 }
 
 void frontend_reload(const struct frontend_socket *sockets, size_t n)
 {
 	struct generation *old = front.gen;
+	struct gate_socket *watched = xcalloc(n, sizeof(*watched));
 
 	pthread_mutex_lock(&all.lock);
 	front.gen = generation_get(all.newest);
 	pthread_mutex_unlock(&all.lock);
-	doors_renew(sockets, n);
+	for (size_t i = 0; i < n; i++)
+		watched[i] = (struct gate_socket){ sockets[i].fd, &front.gen->places[sockets[i].listener] };
+	gate_renew(front.gen->conf, watched, n);
 	trip_reload(front.gen);
 	web_reload(front.gen);
+	gate_resume();
 	generation_put(old);
-	if (!timer_running(&front.breather))
-		doors_resume();
+	free(watched);
 }
 
 /* Init and end. */
@@ -1325,18 +1046,16 @@ static void all_leave(void)
 void frontend_init(struct conf *conf, struct tls_site *const *sites)
 {
 	all_enter(conf, sites);
-	list_init(&front.doors);
 	list_init(&front.clients);
-	timer_init(&front.breather, on_breather);
 	room_init();
-	trip_init();
+	trip_init(); /* who waits has room before who comes */
+	gate_init(front.gen->conf, on_client);
 	web_init();
-	room_on(on_room);
 }
 
 void frontend_fini(void)
 {
-	doors_close();
+	gate_fini();
 	web_fini();
 	trip_fini();
 	room_fini();

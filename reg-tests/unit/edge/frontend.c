@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <cmocka.h>
 #include <arpa/inet.h>
+#include <errno.h>
 #include <stdio.h>
 
 #include "mctunnel/tunnel/link.h"
@@ -179,6 +180,11 @@ bool pump_limit(struct pump *p, enum brake_way way, struct flow *shared, uint64_
 {
 	assert_int_equal(rate, 0);
 	return true;
+}
+
+int pump_fd(const struct pump *p)
+{
+	return conn_fd(p->c);
 }
 
 void pump_free(struct pump *p)
