@@ -242,6 +242,19 @@ static void check_tunnels(struct check *k)
 	map_free(names);
 }
 
+/* Without a word of the password. */
+static void check_users(struct check *k, const struct conf_listener *l)
+{
+	if (l->users.n > 0 && l->mode != MODE_CONNECT)
+		alert_on(k->findings, &l->users.v, NULL, "users are asked for their name in mode connect only");
+	for (size_t i = 0; i < l->users.n; i++) {
+		const char *colon = strchr(l->users.v[i], ':');
+
+		if (!colon || colon == l->users.v[i] || !colon[1])
+			alert_on(k->findings, &l->users.v, NULL, "user %zu is not \"NAME:PASSWORD\"", i + 1);
+	}
+}
+
 static void check_listeners(struct check *k)
 {
 	struct map *names = map_new();
@@ -258,6 +271,7 @@ static void check_listeners(struct check *k)
 			if (l->route[j].text)
 				routes_check(routes, l->route[j].tunnel, l->route[j].service, &l->route[j]);
 		}
+		check_users(k, l);
 		listener_tls_check(k->conf, l, k->findings);
 		rule_check(l, routes, k->findings);
 	}

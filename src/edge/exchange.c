@@ -10,6 +10,7 @@
 #include "mctunnel/base/mem.h"
 #include "mctunnel/base/series.h"
 #include "mctunnel/base/stat.h"
+#include "mctunnel/edge/brake.h"
 #include "mctunnel/edge/webhead.h"
 #include "mctunnel/net/conn.h"
 #include "mctunnel/net/sock.h"
@@ -113,6 +114,8 @@ static void moved_up(struct exchange *x, size_t n)
 		return;
 	x->up += n;
 	x->moved_ms = clock_ms();
+	if (x->brake)
+		brake_moved(x->brake, BRAKE_IN, n);
 	stat_add(STAT_BYTES_UP, (int64_t)n);
 	series_add(x->up_series, n);
 }
@@ -123,6 +126,8 @@ static void moved_down(struct exchange *x, size_t n)
 		return;
 	x->down += n;
 	x->moved_ms = clock_ms();
+	if (x->brake)
+		brake_moved(x->brake, BRAKE_OUT, n);
 	stat_add(STAT_BYTES_DOWN, (int64_t)n);
 	series_add(x->down_series, n);
 }
@@ -266,26 +271,32 @@ static bool keep_rest(struct exchange *x, const struct iovec *iov, size_t skip, 
 	return spill_keep(x->in, space->in, sum);
 }
 
-/* Most that may be read at once. */
-static uint64_t wanted(const struct http1_body *b)
+/* Bytes that may be moved now. */
+static size_t room_for(struct exchange *x, enum brake_way way)
 {
-	switch (b->framing) {
-	case HTTP1_LENGTH: return b->left;
-	case HTTP1_CHUNKED: return EXCHANGE_READ;
-	default: return UINT64_MAX;
-	}
+	return x->brake ? brake_room(x->brake, way) : SIZE_MAX;
+}
+
+/* Most that may be read at once. */
+static uint64_t wanted(const struct http1_body *b, uint64_t room)
+{
+	uint64_t most = b->framing == HTTP1_LENGTH ? b->left : b->framing == HTTP1_CHUNKED ? EXCHANGE_READ : UINT64_MAX;
+
+	return most < room ? most : room;
 }
 
 /* Reads into the session's memory. Bytes, 0, CONN_AGAIN or CONN_FAILED; *bad: it has failed already. */
 static ssize_t read_body(struct exchange *x, bool *bad)
 {
 	struct iovec iov[PIECES];
-	int pieces = reserve(x, iov);
+	size_t room = room_for(x, BRAKE_IN);
+	int pieces = room > 0 ? reserve(x, iov) : 0;
 	ssize_t got, taken;
 
+	x->stalled = pieces == 0;
 	if (pieces == 0)
 		return CONN_AGAIN;
-	got = conn_readv(x->c, iov, trim(iov, pieces, wanted(&x->body)));
+	got = conn_readv(x->c, iov, trim(iov, pieces, wanted(&x->body, room)));
 	taken = got > 0 ? admit_pieces(&x->body, iov, (size_t)got) : 0;
 	if (taken < 0)
 		*bad = !fail_body(x);
@@ -377,10 +388,13 @@ static int pass(struct exchange *x, char *head, size_t head_len)
 	struct iovec iov[PIECES + 1] = { { head, head_len } };
 	int first = head_len > 0 ? 1 : 0, n = session_peek(x->s, iov + first, PIECES);
 	ssize_t body = allowed(x, iov + first, n), put;
-	size_t of_head;
+	size_t of_head, room;
 
 	if (body < 0)
 		return fail_answer(x, space->err.text);
+	room = body > 0 ? room_for(x, BRAKE_OUT) : 0;
+	if ((size_t)body > room)
+		body = (ssize_t)room;
 	if (head_len + (size_t)body == 0)
 		return 0;
 	n = trim(iov + first, n, (uint64_t)body);
@@ -412,7 +426,7 @@ static int pass_unchunked(struct exchange *x)
 	struct iovec iov;
 	size_t at = 0, n = 0;
 
-	if (x->answer.done || session_peek(x->s, &iov, 1) == 0)
+	if (x->answer.done || session_peek(x->s, &iov, 1) == 0 || room_for(x, BRAKE_OUT) == 0)
 		return 0;
 	if (iov.iov_len > EXCHANGE_READ)
 		iov.iov_len = EXCHANGE_READ;

@@ -41,7 +41,7 @@ struct origin {
 	unsigned requests_status;       /* of requests */
 	const char *tunnel, *service;   /* borrowed from the trip, once there is a session */
 	bool safe;                      /* what it is wanted for: another one may serve it */
-	bool used, open, fin, personal, closing;
+	bool open, fin, personal, closing;
 };
 
 static struct plea { /* to a thread: to give up what is idle */
@@ -454,7 +454,6 @@ struct origin *origin_take(const struct origin_want *w, const struct origin_even
 
 void origin_keep(struct origin *o, struct origin **kept, bool personal)
 {
-	o->used = true;
 	o->personal |= personal;
 	if (here.stopping || session_ended(o->s)) {
 		origin_close(o);
@@ -490,9 +489,9 @@ struct session *origin_session(struct origin *o)
 	return o->s;
 }
 
-bool origin_used(const struct origin *o)
+struct site *origin_site(const struct origin *o)
 {
-	return o->used;
+	return trip_site(o->trip);
 }
 
 bool origin_open(const struct origin *o)

@@ -15,11 +15,14 @@
 #include "mctunnel/base/str.h"
 #include "mctunnel/base/timer.h"
 #include "mctunnel/conf/conf.h"
+#include "mctunnel/edge/brake.h"
 #include "mctunnel/edge/exchange.h"
 #include "mctunnel/edge/generation.h"
 #include "mctunnel/edge/origin.h"
+#include "mctunnel/edge/quota.h"
 #include "mctunnel/edge/record.h"
 #include "mctunnel/edge/trip.h"
+#include "mctunnel/edge/webauth.h"
 #include "mctunnel/edge/weberror.h"
 #include "mctunnel/edge/webhead.h"
 #include "mctunnel/edge/webroute.h"
@@ -39,6 +42,7 @@
 
 enum state {
 	IDLE,     /* no request, or a part of its head */
+	DELAYED,  /* one that is there, but too soon for a limit */
 	AWAY,     /* the request waits for its origin */
 	EXCHANGE, /* request and answer move */
 	FLUSH,    /* the hub's own answer, or the last bytes of another, are being written */
@@ -49,6 +53,7 @@ enum state {
 struct request {
 	struct exchange x;
 	uint64_t began_ms;
+	uint64_t rate_up, rate_down;       /* what the policy allows, bytes a second; 0: no limit */
 	const struct origin_route *routes; /* in space; NULL: the listener's */
 	size_t routes_n;
 	char *space;                    /* routes, and the head for the target: own, or owned */
@@ -76,6 +81,11 @@ struct web {
 	struct origin *setting_out;  /* is origin: to be started when nothing else is to be done */
 	const atomic_uint *sessions; /* borrowed */
 	const char *over;            /* borrowed: the limit the client is over; NULL: none */
+	struct visitor *visitor;     /* borrowed; NULL: not limited */
+	struct brake *brake;         /* owned; NULL: no limit of bandwidth, or not yet known */
+	const struct site *braked;   /* only compared: the tunnel the brake is made for */
+	uint64_t asked_ms;           /* when the request that is DELAYED was there */
+	uint32_t delay_ms;
 	uint64_t since_ms;           /* from when on the state's time limit counts */
 	uint64_t up, down, requests;
 	struct addr src, dst;
@@ -117,6 +127,7 @@ static uint32_t limit_of(const struct web *w)
 	case FLUSH: return t->http_request;
 	case EXCHANGE: return half_ended(w->r) && t->half_closed ? t->half_closed : t->idle;
 	case LINGER: return LINGER_MS;
+	case DELAYED: return w->delay_ms;
 	case AWAY: /* its trip looks at the clock */
 	case OVER: break;
 	}
@@ -265,6 +276,8 @@ static void part(struct web *w, enum reason why)
 	spill_drop(&w->out);
 	timer_stop(&w->timer);
 	loop_undefer(&w->again);
+	brake_free(w->brake);
+	w->brake = NULL;
 	list_del(&w->node);
 }
 
@@ -431,17 +444,69 @@ static void renew(struct web *w)
 	generation_put(w->gen);
 	w->gen = generation_get(here.gen);
 	w->place = p;
+	w->braked = NULL;
 }
 
-static void begin_exchange(struct web *w)
+static void on_loose(void *owner)
+{
+	struct web *w = owner;
+
+	loop_defer(&w->again);
+}
+
+static void add_limits(struct brake *b, const struct conf_limits *l, struct score *s)
+{
+	brake_add(b, BRAKE_IN, NULL, l->session_up);
+	brake_add(b, BRAKE_OUT, NULL, l->session_down);
+	brake_add(b, BRAKE_IN, &s->up, l->up);
+	brake_add(b, BRAKE_OUT, &s->down, l->down);
+}
+
+static bool limited(const struct conf_limits *l)
+{
+	return l->session_up || l->session_down || l->up || l->down;
+}
+
+/* Limits of bandwidth, of the listener, of the tunnel, of the policy. The brake of the request before goes on where they are the same. false: no memory. */
+static bool set_brake(struct web *w)
+{
+	const struct site *site = origin_site(w->origin);
+	const struct request *r = w->r;
+	bool by_policy = r->rate_up || r->rate_down;
+
+	if (!by_policy && w->braked == site)
+		return true;
+	brake_free(w->brake);
+	w->brake = NULL;
+	w->braked = by_policy ? NULL : site;
+	if (!by_policy && !limited(&w->place->l->limits) && !limited(&site->t->limits))
+		return true;
+	w->brake = brake_new(on_loose, w);
+	if (!w->brake)
+		return false;
+	add_limits(w->brake, &w->place->l->limits, w->place->score);
+	add_limits(w->brake, &site->t->limits, site->score);
+	brake_add(w->brake, BRAKE_IN, NULL, r->rate_up);
+	brake_add(w->brake, BRAKE_OUT, NULL, r->rate_down);
+	return true;
+}
+
+/* false: no memory, and the request is over. */
+static bool begin_exchange(struct web *w)
 {
 	struct exchange *x = &w->r->x;
 
+	if (!set_brake(w)) {
+		fail(w, REASON_RESOURCES, NULL);
+		return false;
+	}
+	x->brake = w->brake;
 	x->s = origin_session(w->origin);
 	x->up_series = origin_up(w->origin);
 	x->down_series = origin_down(w->origin);
 	x->moved_ms = 0;
 	set_state(w, EXCHANGE);
+	return true;
 }
 
 /* Over an origin that waits, or a new one, for which it sets out when nothing else is to be done. */
@@ -456,7 +521,7 @@ static void seek(struct web *w)
 		w->origin = origin_take(&want, &origin_events, w);
 	r->reused = w->origin != NULL;
 	if (r->reused) {
-		begin_exchange(w);
+		(void)begin_exchange(w);
 		return;
 	}
 	w->origin = w->setting_out = origin_new(&want, &origin_events, w, &no_route);
@@ -500,6 +565,8 @@ static bool keep_way(struct request *r, const struct webroute *way, size_t head_
 	r->routes = way->routes ? copies : NULL;
 	r->routes_n = way->routes_n;
 	memcpy(text, exchange_space()->out, head_len);
+	r->rate_up = way->rate_up;
+	r->rate_down = way->rate_down;
 	r->x.head = text;
 	r->x.head_len = (uint32_t)head_len;
 	return true;
@@ -562,6 +629,21 @@ static void begin_http(struct web *w)
 		seek(w);
 }
 
+/* true: it is one of the users, or everybody may. */
+static bool authenticate(struct web *w)
+{
+	const struct conf_strings *users = &w->place->l->users;
+	const struct http1_field *f = users->n > 0 ? http1_find(&exchange_space()->head, "Proxy-Authorization") : NULL;
+	enum webauth a = users->n == 0 ? WEBAUTH_OK : f ? webauth_check(users, f->value.at, f->value.len) : WEBAUTH_WRONG;
+
+	if (a == WEBAUTH_WRONG)
+		refuse(w, &(struct refusal){ .status = 407, .why = REASON_DENIED, .field = "Proxy-Authenticate: Basic realm=\"mctunnel\", charset=\"UTF-8\"",
+					     .detail = f ? "wrong name or password" : "no name and password" });
+	else if (a == WEBAUTH_LATER)
+		refuse(w, &(struct refusal){ .status = 429, .why = REASON_RATE, .detail = "too many passwords to check" });
+	return a == WEBAUTH_OK;
+}
+
 /* A proxy's client says where it wants to go, and all that follows is opaque. */
 static void begin_connect(struct web *w)
 {
@@ -571,7 +653,7 @@ static void begin_connect(struct web *w)
 	r->connect = true;
 	if (strcmp(r->method, "CONNECT") != 0)
 		refuse(w, &(struct refusal){ .status = 405, .why = REASON_BAD_REQUEST, .text = "Only CONNECT is served here.", .field = "Allow: CONNECT" });
-	else if (!decide(w, &way))
+	else if (!authenticate(w) || !decide(w, &way))
 		return;
 	else if (!keep_way(r, &way, 0))
 		fail(w, REASON_RESOURCES, NULL);
@@ -596,20 +678,50 @@ static void begin_lead(struct web *w)
 		seek(w);
 }
 
-static void refuse_rate(struct web *w)
+/* limits.client_sessions, or the rate with the first request: that is all this client gets. */
+static void refuse_over(struct web *w)
 {
 	w->stopping = true;
-	refuse(w, &(struct refusal){ .status = 429, .why = REASON_RATE, .text = w->over });
+	refuse(w, &(struct refusal){ .status = 429, .why = REASON_RATE, .detail = w->over });
 }
 
-static void begin(struct web *w, const char *rest, size_t n)
+/* limits.client_rate of each further request. true: it may be served; else it is answered, or waits: its bytes, n of them, are in the space for them. */
+static bool admit(struct web *w, size_t n)
 {
-	renew(w);
+	const struct conf_listener *l = w->place->l;
+	uint64_t wait_ms = 0, now = clock_ms();
+
+	if (w->requests == 0 || quota_again(w->place->score->quota, &l->limits, w->visitor, &wait_ms) == QUOTA_OK)
+		return true;
+	w->asked_ms = w->asked_ms ? w->asked_ms : now;
+	if (l->limits.over != OVER_QUEUE || now - w->asked_ms >= l->timeouts.queue)
+		return false;
+	w->delay_ms = (uint32_t)wait_ms;
+	if (spill_keep(&w->in, exchange_space()->in, n))
+		set_state(w, DELAYED);
+	else
+		over(w, REASON_RESOURCES, false);
+	return false;
+}
+
+static void refuse_rate(struct web *w)
+{
+	if (w->place->l->limits.over == OVER_REJECT)
+		reject(w, REASON_RATE);
+	else
+		refuse(w, &(struct refusal){ .status = 429, .why = REASON_RATE, .detail = "limits.client_rate" });
+}
+
+static void begin(struct web *w, bool admitted, const char *rest, size_t n)
+{
 	w->r = request_new(w);
 	w->requests++;
+	w->asked_ms = 0;
 	if (!w->r || !spill_keep(&w->in, rest, n))
 		over(w, REASON_RESOURCES, false);
 	else if (w->over)
+		refuse_over(w);
+	else if (!admitted)
 		refuse_rate(w);
 	else if (w->place->l->mode == MODE_CONNECT)
 		begin_connect(w);
@@ -679,6 +791,7 @@ static bool read_request(struct web *w)
 {
 	struct exchange_space *space = exchange_space();
 	size_t n = take_in(w);
+	bool admitted;
 	ssize_t used = parse_request(w, space, n);
 
 	while (used == 0) {
@@ -693,11 +806,15 @@ static bool read_request(struct web *w)
 			return false;
 		used = parse_request(w, space, n);
 	}
-	if (used < 0)
+	if (used < 0) {
 		fail_malformed(w);
-	else
-		begin(w, space->in + used, n - (size_t)used);
-	return true;
+		return true;
+	}
+	renew(w);
+	admitted = admit(w, n);
+	if (w->state == IDLE)
+		begin(w, admitted, space->in + used, n - (size_t)used);
+	return w->state != DELAYED;
 }
 
 /* Request and answer. */
@@ -833,6 +950,7 @@ static bool step(struct web *w)
 	case FLUSH: return finish(w);
 	case LINGER: drain(w); return false;
 	case AWAY:
+	case DELAYED:
 		if (gone(w))
 			break_off(w, REASON_CLIENT_RESET, NULL);
 		return false;
@@ -894,6 +1012,7 @@ static void time_out(struct web *w)
 		else
 			fail(w, r->x.begun ? REASON_IDLE : r->x.body.done ? REASON_ANSWER_TIMEOUT : REASON_CLIENT_TIMEOUT, NULL);
 		break;
+	case DELAYED: set_state(w, IDLE); break;
 	case LINGER: over(w, w->why, true); break;
 	case FLUSH: over(w, REASON_CLIENT_TIMEOUT, false); break;
 	case AWAY:
@@ -924,7 +1043,8 @@ static void begin_opaque(struct web *w)
 	static const char ok[] = "HTTP/1.1 200 Connection established\r\n\r\n";
 	struct strbuf b;
 
-	begin_exchange(w);
+	if (!begin_exchange(w))
+		return;
 	exchange_open(&w->r->x, 200);
 	strbuf_init(&b, exchange_space()->out, EXCHANGE_OUT);
 	strbuf_add(&b, "%s%s", ok, w->lead ? w->lead : "");
@@ -937,7 +1057,7 @@ static void on_ready(void *user)
 	struct web *w = user;
 
 	if (!w->r->connect)
-		begin_exchange(w);
+		(void)begin_exchange(w);
 	run(w);
 }
 
@@ -957,7 +1077,7 @@ static void on_instead(void *user, struct origin *o)
 
 	w->origin = o;
 	w->r->reused = true;
-	begin_exchange(w);
+	(void)begin_exchange(w);
 	run(w);
 }
 
@@ -990,6 +1110,8 @@ static void on_leave(void *user)
 
 	timer_stop(&w->timer);
 	loop_undefer(&w->again);
+	if (w->brake)
+		brake_leave(w->brake);
 	conn_detach(w->c);
 	list_del(&w->node);
 	origin_forget(&w->kept);
@@ -1047,6 +1169,7 @@ struct web *web_new(struct conn *c, const struct web_options *o, const struct we
 	w->place = o->place;
 	w->sessions = o->sessions;
 	w->over = o->over;
+	w->visitor = o->visitor;
 	w->src = o->src;
 	w->dst = o->dst;
 	w->tls = o->tls;
@@ -1100,6 +1223,7 @@ static const char *state_word(const struct web *w)
 {
 	switch ((enum state)w->state) {
 	case IDLE: return w->in.buf ? "request" : "idle";
+	case DELAYED: return "queue";
 	case AWAY: return origin_waiting(w->origin) ? "queue" : "connect";
 	case EXCHANGE: return exchange_opaque(&w->r->x) ? "upgraded" : origin_open(w->origin) ? "open" : "connect";
 	case FLUSH:
@@ -1156,6 +1280,7 @@ void web_fini(void)
 	origin_fini();
 	generation_put(here.gen);
 	exchange_thread_fini();
+	webauth_thread_fini();
 	here.gen = NULL;
 	here.running = false;
 }

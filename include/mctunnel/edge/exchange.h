@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+struct brake;
 struct conn;
 struct iovec;
 struct series;
@@ -38,6 +39,7 @@ struct exchange { /* zeroes, but for what is to be set */
 	uint32_t head_len, head_at;
 	struct session *s;         /* set when there is one, borrowed */
 	struct series *up_series, *down_series; /* set with it, borrowed: bytes are counted there */
+	struct brake *brake;       /* set with it, borrowed; NULL: no limit of bandwidth */
 
 	struct http1_body answer;
 	uint64_t up, down, moved_ms; /* bytes given to the session, to the client; when the last of them was */

@@ -15,6 +15,7 @@ struct origin;
 struct place;
 struct series;
 struct session;
+struct site;
 struct trip_view;
 
 struct origin_events {
@@ -62,7 +63,7 @@ void origin_drop(struct origin *o, enum reason why);
 void origin_forget(struct origin **kept);
 
 struct session *origin_session(struct origin *o); /* NULL: none yet */
-bool origin_used(const struct origin *o);         /* it has served a request before */
+struct site *origin_site(const struct origin *o); /* its tunnel, once there is a session */
 bool origin_open(const struct origin *o);         /* its target was reached */
 bool origin_waiting(const struct origin *o);      /* in the queue for an agent */
 void origin_view(const struct origin *o, struct trip_view *out);
