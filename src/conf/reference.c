@@ -3,6 +3,7 @@
  * Owns the layout of the page, knows no key by name. */
 #include "mctunnel/conf/reference.h"
 
+#include "mctunnel/base/check_status.h"
 #include "mctunnel/base/reason.h"
 #include "mctunnel/base/str.h"
 #include "mctunnel/conf/conf.h"
@@ -131,6 +132,8 @@ static const char log_prose[] =
 	"    link_failed      warning  the agent could not reach a hub; count: failures since the last link\n"
 	"    link_goaway      notice   the other side drains this link; the agent makes a new one\n"
 	"    service_refused  warning  an agent offers what its tunnel does not list; the others work\n"
+	"    check            warning  a health check brought a service down (on the agent, and on its hubs);\n"
+	"                              notice when it is up\n"
 	"\n"
 	"Fields of session:\n"
 	"\n"
@@ -189,6 +192,16 @@ static void words(FILE *out, const struct row *row)
 	for (const struct word *w = row->words; w->name; w++)
 		fprintf(out, "%s \"%s\"%s", w == row->words ? "" : ",", w->name, w->later ? " (not in this version)" : "");
 	fputs(".\n", out);
+}
+
+static void check_words(FILE *out)
+{
+	fputs("\nFields of check: service, target (agent), agent and tunnel (hub), state (UP or DOWN), status, code (of\n"
+	      "HTTP or gRPC), text (what was found), ms (how long the check took; agent). Status says how far a check\n"
+	      "came:\n\n",
+	      out);
+	for (int i = 0; i < CHECK_STATUS_COUNT; i++)
+		fprintf(out, "    %-9s%s\n", check_status_word(i), check_status_text(i));
 }
 
 static void limits(FILE *out, const struct row *row)
@@ -287,6 +300,7 @@ static void log_section(FILE *out)
 	fputs("\nname_in_use: agents need certificates of different names. The second of one name is refused while\n"
 	      "the first is up, and takes over when that one has gone.\n",
 	      out);
+	check_words(out);
 }
 
 void reference_write(FILE *out)

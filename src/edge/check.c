@@ -16,6 +16,7 @@
 #include "mctunnel/base/timer.h"
 #include "mctunnel/conf/conf.h"
 #include "mctunnel/edge/probe.h"
+#include "mctunnel/edge/standing.h"
 #include "mctunnel/event/thread.h"
 #include "mctunnel/net/tls.h"
 

@@ -7,30 +7,6 @@
 
 #include <stdio.h>
 
-static const struct {
-	const char *word, *text;
-	int verdict;
-} statuses[CHECK_STATUS_COUNT] = {
-#define CHECK_STATUS_ROW(id, word, verdict, text) { word, text, verdict },
-	CHECK_STATUSES(CHECK_STATUS_ROW)
-#undef CHECK_STATUS_ROW
-};
-
-const char *check_status_word(enum check_status s)
-{
-	return statuses[s].word;
-}
-
-const char *check_status_text(enum check_status s)
-{
-	return statuses[s].text;
-}
-
-int check_status_verdict(enum check_status s)
-{
-	return statuses[s].verdict;
-}
-
 static uint32_t top(const struct standing *s)
 {
 	return s->rise + s->fall - 1;

@@ -4,6 +4,9 @@
 
 #include "mctunnel/edge/probe.h"
 
+#include <stdbool.h>
+#include <stddef.h>
+
 struct conf;
 
 /* Called on every thread, soon after a service has changed: up, down, its weight, why, or that it has no check any more. */

@@ -2,7 +2,9 @@
 #ifndef MCTUNNEL_EDGE_PROBE_H
 #define MCTUNNEL_EDGE_PROBE_H
 
-#include "mctunnel/edge/standing.h"
+#include "mctunnel/base/check_status.h"
+
+#include <stdint.h>
 
 struct conf_service;
 struct probe;

@@ -150,26 +150,11 @@ static void test_slowstart(void **state)
 	assert_int_equal(standing_next_step(&s, &c, 7000), 0);
 }
 
-/* The words are HAProxy's, and fit what is sent to hubs. */
-static void test_statuses(void **state)
-{
-	for (int i = 0; i < CHECK_STATUS_COUNT; i++) {
-		assert_true(strlen(check_status_word(i)) < 8);
-		assert_true(strlen(check_status_text(i)) < 64);
-		if (strstr(check_status_word(i), "OK"))
-			assert_int_equal(check_status_verdict(i), 1);
-		else if (check_status_word(i)[0] == 'L')
-			assert_int_equal(check_status_verdict(i), 0);
-		else
-			assert_int_equal(check_status_verdict(i), -1);
-	}
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_counting), cmocka_unit_test(test_condemned), cmocka_unit_test(test_adapts),
-		cmocka_unit_test(test_pauses), cmocka_unit_test(test_slowstart), cmocka_unit_test(test_statuses),
+		cmocka_unit_test(test_pauses), cmocka_unit_test(test_slowstart),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
