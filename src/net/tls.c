@@ -10,9 +10,11 @@
 
 #include "mctunnel/base/buf.h"
 #include "mctunnel/base/bug.h"
+#include "mctunnel/base/clock.h"
 #include "mctunnel/base/map.h"
 #include "mctunnel/base/mem.h"
 #include "mctunnel/base/str.h"
+#include "mctunnel/event/loop.h"
 #include "mctunnel/net/sock.h"
 
 #include <errno.h>
@@ -37,6 +39,7 @@
 #define GROUPS "X25519:P-256"
 #define SITE_GROUPS "X25519:P-256:P-384"
 #define TICKET_LIFE_S (12 * 3600)
+#define HANDSHAKES_US 2000 /* of a turn */
 
 #define RECORD 16384            /* plaintext of a full record */
 #define RECV_MIN (RECORD + 512) /* worth one recv(), whatever room the reader has */
@@ -86,6 +89,7 @@ struct tls_ticket {
 
 struct tls_conn {
 	struct conn c;
+	struct list turn; /* in hands, when its handshake can go on */
 	struct tls *tls; /* shared */
 	SSL *ssl;
 	enum tls_state state;
@@ -120,6 +124,15 @@ static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t io_key; /* frees a thread's buffers when it ends */
 static BIO_METHOD *bio_method;
 static _Thread_local struct io *io;
+
+/* Handshakes that can go on. They are the dearest thing a hub does: so much of a turn and no more, or a thousand agents that come back at once
+ * would hold up everybody's bytes. Clients and agents take turns, so that neither has to wait for all of the other. */
+static _Thread_local struct {
+	struct list clients, agents;
+	struct deferred work;
+	uint64_t spent_us, turn_us; /* in the turn that began then */
+	bool made;
+} hands;
 
 static size_t smaller(size_t a, size_t b)
 {
@@ -630,6 +643,20 @@ static int tls_shut(struct conn *c)
 	return 0;
 }
 
+static bool no_hands(void)
+{
+	return list_empty(&hands.clients) && list_empty(&hands.agents);
+}
+
+static void leave_hands(struct tls_conn *t)
+{
+	if (list_empty(&t->turn))
+		return;
+	list_del(&t->turn);
+	if (no_hands())
+		loop_undefer(&hands.work);
+}
+
 static void free_tls_conn(struct tls_conn *t)
 {
 	if (t->ssl) {
@@ -638,6 +665,7 @@ static void free_tls_conn(struct tls_conn *t)
 		SSL_free(t->ssl);
 	}
 	SSL_SESSION_free(t->session);
+	leave_hands(t);
 	bufq_clear(&t->unsent);
 	free(t->pending);
 	tls_put(t->tls);
@@ -703,6 +731,66 @@ static void handshake(struct tls_conn *t)
 		fail_io(t, t->send_error);
 }
 
+static void go_on(struct tls_conn *t)
+{
+	if (t->state == TLS_HANDSHAKING) {
+		handshake(t);
+		if (t->state == TLS_HANDSHAKING)
+			return;
+	}
+	t->c.writable = t->unsent.len == 0;
+	t->c.on_event(&t->c); /* may free it */
+}
+
+static uint64_t exactly_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}
+
+static struct tls_conn *first_of(struct list *l)
+{
+	return list_empty(l) ? NULL : list_first(l, struct tls_conn, turn);
+}
+
+static void take_turns(struct deferred *d)
+{
+	uint64_t began = exactly_us();
+	struct tls_conn *t;
+
+	if (hands.turn_us != clock_us())
+		hands.spent_us = 0;
+	hands.turn_us = clock_us();
+	for (unsigned i = 0; hands.spent_us < HANDSHAKES_US; i++) {
+		t = first_of(i % 2 ? &hands.agents : &hands.clients);
+		if (!t)
+			t = first_of(i % 2 ? &hands.clients : &hands.agents);
+		if (!t)
+			return;
+		list_del(&t->turn);
+		go_on(t);
+		hands.spent_us += exactly_us() - began;
+		began = exactly_us();
+	}
+	if (!no_hands())
+		loop_defer(d);
+}
+
+static void queue_up(struct tls_conn *t)
+{
+	if (!hands.made) {
+		list_init(&hands.clients);
+		list_init(&hands.agents);
+		deferred_init(&hands.work, take_turns);
+		hands.made = true;
+	}
+	if (list_empty(&t->turn))
+		list_add(t->tls->site ? &hands.clients : &hands.agents, &t->turn);
+	loop_defer(&hands.work);
+}
+
 static void tls_ready(struct watch *w, unsigned events)
 {
 	struct conn *c = container_of(w, struct conn, watch);
@@ -712,13 +800,10 @@ static void tls_ready(struct watch *w, unsigned events)
 	t->sock_readable |= (events & (LOOP_READ | LOOP_HUP | LOOP_PEER_SHUT)) != 0;
 	if (events & (LOOP_WRITE | LOOP_HUP))
 		flush_unsent(t);
-	if (t->state == TLS_HANDSHAKING) {
-		handshake(t);
-		if (t->state == TLS_HANDSHAKING)
-			return;
-	}
-	c->writable = t->unsent.len == 0;
-	c->on_event(c); /* may free c */
+	if (t->state == TLS_HANDSHAKING && t->tls->server)
+		queue_up(t);
+	else
+		go_on(t);
 }
 
 static SSL *make_ssl(struct tls_conn *t)
@@ -753,6 +838,7 @@ static struct tls_conn *make_tls_conn(struct tls *tls, void (*on_event)(struct c
 	t->c.on_event = on_event;
 	t->c.owner = owner;
 	t->c.fd = t->c.watch.fd = -1;
+	list_init(&t->turn);
 	t->ssl = make_ssl(t);
 	if (t->ssl)
 		return t;
