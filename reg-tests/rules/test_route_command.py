@@ -92,7 +92,7 @@ def test_route(run):
 
 
 def test_refusals(run):
-    make(run, {"web": {"mode": "http", "rules": RULES, "accept_proxy": ["192.0.2.1"]}, "ssh": "site-a/web"})
+    make(run, {"web": {"mode": "http", "rules": RULES, "accept_proxy": ["192.0.2.1"]}, "ssh": "site-a/web", "proxy": {"mode": "connect"}})
     for options, sentence in (
             (["--listener", "wep"], "There is no listener 'wep' (did you mean 'web'?)."),
             ([], "Which listener?"),
@@ -107,6 +107,9 @@ def test_refusals(run):
             (["--listener", "ssh", "--path", "/"], "Hosts, paths, methods and headers are known in modes http and connect only.")):
         answer = ctl.command(run, "hub", "route " + words(*options))
         check(answer.startswith(sentence), options, answer)
+    a = route(run, "--listener", "proxy", "--host", "web.site-a:443")
+    equal((a["rule"], a["to"]), (None, "site-a/web"), "mode connect without rules: SERVICE.TUNNEL")
+    equal(route(run, "--listener", "proxy", "--host", "web:443")["action"], "none", "mode connect, another name")
     a = route(run, "--listener", "web")
     equal((a["action"], a["why"]), ("none", "no rule applies, and the listener has no route"), "no way")
 

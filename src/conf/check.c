@@ -248,10 +248,10 @@ static void check_users(struct check *k, const struct conf_listener *l)
 	if (l->users.n > 0 && l->mode != MODE_CONNECT)
 		alert_on(k->findings, &l->users.v, NULL, "users are asked for their name in mode connect only");
 	for (size_t i = 0; i < l->users.n; i++) {
-		const char *colon = strchr(l->users.v[i], ':');
+		const char *user = l->users.v[i], *colon = user ? strchr(user, ':') : NULL;
 
-		if (!colon || colon == l->users.v[i] || !colon[1])
-			alert_on(k->findings, &l->users.v, NULL, "user %zu is not \"NAME:PASSWORD\"", i + 1);
+		if (user && (!colon || colon == user || !colon[1]))
+			alert_on(k->findings, &l->users.v[i], NULL, "this is not \"NAME:PASSWORD\"");
 	}
 }
 

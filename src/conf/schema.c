@@ -308,7 +308,7 @@ static const struct row listener_rows[] = {
 	{ .name = "bind", .kind = KIND_BIND, .many = true, .required = true, ARRAY(struct conf_listener, bind, bind_n), .help = "Where clients arrive: an address or a list of them." },
 	{ .name = "mode", .kind = KIND_WORD, FIELD(struct conf_listener, mode), .words = modes, .def = "tcp", .help = "What is understood of the client's bytes: nothing (tcp), the names in a TLS ClientHello, without ending TLS here (tls), requests, each of which is routed by itself (http), or what an HTTP proxy is asked to connect to (connect)." },
 	{ .name = "route", .kind = KIND_ROUTE, .many = true, ARRAY(struct conf_listener, route, route_n),
-	  .help = "Where clients are taken whom no rule concerns: \"TUNNEL/SERVICE\", or a list of them that is tried in order, the next when none of a tunnel's agents is up. There must be a route, or rules." },
+	  .help = "Where clients are taken whom no rule concerns: \"TUNNEL/SERVICE\", or a list of them that is tried in order, the next when none of a tunnel's agents is up. There must be a route, or rules, or a policy; in mode connect, without route and rules, the name SERVICE.TUNNEL leads there." },
 	{ .name = "maxconn", .kind = KIND_INT, FIELD(struct conf_listener, maxconn), .max = 10000000, .def = "0", .help = "Sessions of this listener; 0: no limit of its own." },
 	{ .name = "rate_limit", .kind = KIND_INT, FIELD(struct conf_listener, rate_limit), .max = 1000000, .def = "0",
 	  .help = "New sessions a second of this listener, evenly spaced; others wait in the kernel's queue, none is refused. 0: no limit of its own." },
