@@ -53,7 +53,8 @@ static const char usage[] =
 	"  --once            a link that is lost is not made again\n"
 	"  --hub-pid PID     print the memory of this process before and after\n"
 	"When all links have been tried it prints one line with the times they took, then it stays until its input ends or SIGTERM\n"
-	"comes; SIGUSR1 prints the state. Exit code 0: every link came up.\n";
+	"comes; SIGUSR1 prints the state; at SIGUSR2 all links are lost at once. Whenever all are up again it prints one line with the times that took\n"
+	"from the first loss. Exit code 0: every link came up.\n";
 
 static struct {
 	struct endpoint hub;
@@ -91,6 +92,9 @@ static struct {
 	unsigned n, busy, tried, up, ups, downs, refused, resumed, lost;
 	uint32_t *took_us; /* of the links that came up first */
 	unsigned took_n;
+	uint64_t lost_us;  /* the first loss since all were up; 0: none */
+	uint32_t *back_us; /* since then: of each that came up */
+	unsigned back_n, back_resumed;
 	uint64_t began_us, sessions, bytes;
 	long rss_before;
 	char *cert_key;
@@ -329,9 +333,45 @@ static int by_value(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+static double ms_of(const uint32_t *sorted, unsigned n, unsigned percent)
+{
+	return n ? sorted[(uint64_t)(n - 1) * percent / 100] / 1000.0 : 0;
+}
+
 static double took_ms(unsigned percent)
 {
-	return all.took_n ? all.took_us[(uint64_t)(all.took_n - 1) * percent / 100] / 1000.0 : 0;
+	return ms_of(all.took_us, all.took_n, percent);
+}
+
+static void report_back(void)
+{
+	printf("back: links=%u resumed=%u ms_50=%.1f ms_95=%.1f ms_100=%.1f\n", all.back_n, all.back_resumed, ms_of(all.back_us, all.back_n, 50),
+	       ms_of(all.back_us, all.back_n, 95), ms_of(all.back_us, all.back_n, 100));
+	fflush(stdout);
+	all.lost_us = 0;
+	all.back_n = all.back_resumed = 0;
+}
+
+static void count_lost(void)
+{
+	all.up--;
+	all.downs++;
+	if (all.lost_us == 0)
+		all.lost_us = clock_us();
+}
+
+/* They come in order of time, so that nothing has to be sorted; one that is lost again meanwhile counts twice. */
+static void count_up(bool resumed)
+{
+	all.up++;
+	all.ups++;
+	if (all.lost_us == 0)
+		return;
+	if (all.back_n < all.n)
+		all.back_us[all.back_n++] = (uint32_t)(clock_us() - all.lost_us);
+	all.back_resumed += resumed;
+	if (all.up == all.n)
+		report_back();
 }
 
 /* Resident memory that is the process's own, in KiB. */
@@ -412,10 +452,8 @@ static void down(struct uplink *u, enum reason why, const char *text)
 {
 	bool was_up = u->state == UP, was_busy = u->state != UP && u->state != WAITING && u->state != REFUSED;
 
-	if (was_up) {
-		all.up--;
-		all.downs++;
-	}
+	if (was_up)
+		count_lost();
 	if (!was_up && !u->tried)
 		fprintf(stderr, "%s: %s\n", u->agent->name, text);
 	if (u->dial)
@@ -465,8 +503,7 @@ static void on_hello(void *owner, enum h2_frame type, const char *json, size_t l
 		link_set_peer(carrier_link(u->carrier), h.instance);
 		link_heartbeat(carrier_link(u->carrier), h.heartbeat_interval_ms, h.heartbeat_timeout_ms);
 		u->state = UP;
-		all.up++;
-		all.ups++;
+		count_up(tls_resumed(carrier_conn(u->carrier)));
 		settled(u, true);
 	} else {
 		fprintf(stderr, "%s: refused: %s: %s\n", u->agent->name, h.reason, h.text);
@@ -562,7 +599,7 @@ static void on_timer(struct timer *t)
 
 static void start(struct uplink *u)
 {
-	struct dial_options o = { .timeout_ms = DIAL_MS };
+	struct dial_options o = { .timeout_ms = DIAL_MS, .second_attempt = true };
 
 	all.busy++;
 	u->began_us = clock_us();
@@ -595,6 +632,14 @@ static void stop(void)
 	loop_stop();
 }
 
+static void lose_all(void)
+{
+	for (unsigned i = 0; i < all.n; i++) {
+		if (all.uplinks[i].state == UP)
+			down(&all.uplinks[i], REASON_LINK_CLOSED, "lost as ordered");
+	}
+}
+
 static void on_signal(struct watch *w, unsigned events)
 {
 	struct signalfd_siginfo info;
@@ -602,6 +647,8 @@ static void on_signal(struct watch *w, unsigned events)
 	while (read(w->fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
 		if (info.ssi_signo == SIGUSR1)
 			print_state();
+		else if (info.ssi_signo == SIGUSR2)
+			lose_all();
 		else
 			stop();
 	}
@@ -627,6 +674,7 @@ static void watch_outside(void)
 	sigaddset(&set, SIGTERM);
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGUSR1);
+	sigaddset(&set, SIGUSR2);
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 	if (fd < 0 || loop_watch(&all.signals, fd, on_signal) < 0)
@@ -714,6 +762,7 @@ static void init_all(void)
 	all.agents = xcalloc(opt.count, sizeof(*all.agents));
 	all.uplinks = xcalloc(all.n, sizeof(*all.uplinks));
 	all.took_us = xcalloc(all.n, sizeof(*all.took_us));
+	all.back_us = xcalloc(all.n, sizeof(*all.back_us));
 	list_init(&all.waiting);
 	list_init(&all.parked);
 	for (unsigned i = 0; i < opt.count; i++)
