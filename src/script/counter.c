@@ -136,6 +136,10 @@ static void window_turn(struct window *w, uint64_t now, uint64_t period)
 {
 	uint64_t age = since(w->began_ms, now);
 
+	if (!w->began_ms) { /* the first one begins with the first count */
+		w->began_ms = now;
+		return;
+	}
 	if (age < period)
 		return;
 	w->before = age < 2 * period ? w->now : 0;

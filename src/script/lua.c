@@ -45,7 +45,9 @@
 #define BYTES_PER_STEP 32    /* of memory asked for: as much as an instruction */
 #define BLOCK_MAX (1u << 20) /* bytes at once during a call */
 #define BLOCK_SMALL 4096     /* bytes that are given even when the budget is used up: the hook will tell soon enough */
+#ifndef LOAD_MS              /* a fuzzer has less patience */
 #define LOAD_MS 200          /* budget of loading */
+#endif
 #define COROUTINE_COST 1000  /* each has a count of its own until the first look */
 #define LOG_COST 500
 #define HOOKS_MAX 256

@@ -1,0 +1,1 @@
+local x <const> = 1 goto a ::a:: for i = 1, 3 do x = = 2

@@ -1,0 +1,21 @@
+mctunnel.policy('28', function(c)
+xpcall(error, function() while true do end end)
+end)
+mctunnel.policy('29', function(c)
+local function f() pcall(f) while true do end end f()
+end)
+mctunnel.policy('30', function(c)
+while true do coroutine.resume(coroutine.create(function() while true do end end)) end
+end)
+mctunnel.policy('31', function(c)
+while true do coroutine.resume(coroutine.create(function() for i = 1, 200 do end end)) end
+end)
+mctunnel.policy('32', function(c)
+local co = coroutine.wrap(function() while true do coroutine.yield() end end) while true do co() end
+end)
+mctunnel.policy('33', function(c)
+coroutine.wrap(function() while true do end end)()
+end)
+mctunnel.policy('34', function(c)
+coroutine.wrap(function() local x <close> = setmetatable({}, { __close = function() while true do end end }) while true do end end)()
+end)

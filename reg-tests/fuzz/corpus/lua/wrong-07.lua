@@ -1,0 +1,21 @@
+mctunnel.policy('49', function(c)
+local t = {} setmetatable(t, { __tostring = tostring }) tostring(t)
+end)
+mctunnel.policy('50', function(c)
+local function f() return pcall(f) end f() error('over')
+end)
+mctunnel.policy('51', function(c)
+local t = {} for i = 1, 3000 do t = setmetatable({}, { __index = t }) end return t.x
+end)
+mctunnel.policy('52', function(c)
+local function f(x) return (x:gsub('.', f)) end f('a')
+end)
+mctunnel.policy('53', function(c)
+return ('x'):rep(1 << 30)
+end)
+mctunnel.policy('54', function(c)
+local s = 'x' while true do s = s .. s end
+end)
+mctunnel.policy('55', function(c)
+local s = 'x' while true do pcall(function() s = s .. s end) end
+end)
