@@ -40,7 +40,7 @@ static void call_all(struct script *s)
 	for (size_t i = 0; i < 8 && script_hook(s, i, &h); i++) {
 		if (h.kind == SCRIPT_POLICY)
 			ask_about_client(h.name);
-		BUG_ON(s->peak > s->limit);
+		BUG_ON(s->budget.peak > s->budget.limit);
 	}
 	if (policy_agent(&g, why, sizeof(why)) && s->ops.wants_agents)
 		BUG_ON(s->fault.text[0]);

@@ -7,6 +7,7 @@
 #include "mctunnel/base/netset.h"
 #include "mctunnel/conf/lines.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -114,4 +115,69 @@ const char *lookup_networks(const struct lookup *l)
 bool lookup_holds(const struct lookup *l, const struct addr *a)
 {
 	return l->nets && netset_has(l->nets, a);
+}
+
+/* ---- shelves ---- */
+
+struct shelf {
+	atomic_uint refs;
+	pthread_mutex_t lock;
+	struct map *lookups[2]; /* by kind: by path, each held once */
+};
+
+struct shelf *shelf_new(void)
+{
+	struct shelf *f = xcalloc(1, sizeof(*f));
+
+	f->refs = 1;
+	pthread_mutex_init(&f->lock, NULL);
+	f->lookups[LOOKUP_LIST] = map_new();
+	f->lookups[LOOKUP_MAP] = map_new();
+	return f;
+}
+
+struct shelf *shelf_hold(struct shelf *f)
+{
+	atomic_fetch_add(&f->refs, 1);
+	return f;
+}
+
+void shelf_put(struct shelf *f)
+{
+	if (atomic_fetch_sub(&f->refs, 1) != 1)
+		return;
+	for (int kind = 0; kind < 2; kind++) {
+		size_t pos = 0;
+
+		for (struct lookup *l; (l = map_next(f->lookups[kind], &pos));)
+			lookup_put(l);
+		map_free(f->lookups[kind]);
+	}
+	pthread_mutex_destroy(&f->lock);
+	free(f);
+}
+
+struct lookup *shelf_get(struct shelf *f, enum lookup_kind kind, const char *path)
+{
+	struct lookup *l;
+
+	pthread_mutex_lock(&f->lock);
+	l = map_get_str(f->lookups[kind], path);
+	pthread_mutex_unlock(&f->lock);
+	return l;
+}
+
+struct lookup *shelf_add(struct shelf *f, enum lookup_kind kind, const char *path, struct lookup *l)
+{
+	struct lookup *there;
+
+	pthread_mutex_lock(&f->lock);
+	there = map_get_str(f->lookups[kind], path);
+	if (!there)
+		map_set_str(f->lookups[kind], path, l);
+	pthread_mutex_unlock(&f->lock);
+	if (!there)
+		return l;
+	lookup_put(l);
+	return there;
 }

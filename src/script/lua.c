@@ -13,7 +13,6 @@
 #include "mctunnel/base/map.h"
 #include "mctunnel/base/mem.h"
 #include "mctunnel/base/netset.h"
-#include "mctunnel/base/series.h"
 #include "mctunnel/base/stat.h"
 #include "mctunnel/base/str.h"
 #include "mctunnel/conf/conf.h"
@@ -21,10 +20,12 @@
 #include "mctunnel/conf/finding.h"
 #include "mctunnel/conf/value.h"
 #include "mctunnel/edge/policy.h"
+#include "mctunnel/script/budget.h"
 #include "mctunnel/script/counter.h"
 #include "mctunnel/script/lookup.h"
 #include "mctunnel/script/match.h"
 #include "mctunnel/script/metric.h"
+#include "mctunnel/script/tally.h"
 #include "mctunnel/tunnel/facts.h"
 
 #include <arpa/inet.h>
@@ -32,19 +33,12 @@
 #include <limits.h>
 #include <lua.h>
 #include <lualib.h>
-#include <pthread.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#define PER_MS 100000        /* instructions a millisecond of budget: what a slow machine does, counting included */
 #define STEP 250             /* instructions between two looks at the budget */
-#define SLOW 5               /* times the budget in CPU time: instructions that take long */
-#define BYTES_PER_STEP 32    /* of memory asked for: as much as an instruction */
-#define BLOCK_MAX (1u << 20) /* bytes at once during a call */
-#define BLOCK_SMALL 4096     /* bytes that are given even when the budget is used up: the hook will tell soon enough */
 #ifndef LOAD_MS              /* a fuzzer has less patience */
 #define LOAD_MS 200          /* budget of loading */
 #endif
@@ -52,16 +46,9 @@
 #define LOG_COST 500
 #define HOOKS_MAX 256
 #define NETS_MAX 1000        /* compiled networks that are kept */
-#define LOG_BURST 20         /* lines about faults at once, and one a second from then on */
 #define RENEW_MS 1000        /* between two states of which the first was full */
-#define WASTE_NS 10000000    /* of calls that have used up their budget, before the function rests ... */
-#define WASTE_SHARE 10       /* ... until they are no more than this part of the time */
-#define BUCKETS 160          /* four for each power of two nanoseconds */
 
 const char *const script_kinds[] = { "policy", "on_agent", "on_session_end" };
-
-enum result { RESULT_ALLOW, RESULT_DENY, RESULT_REJECT, RESULT_ROUTE, RESULT_DONE, RESULT_ERROR, RESULTS };
-static const char *const result_words[RESULTS] = { "allow", "deny", "reject", "route", "done", "error" };
 
 struct hook { /* a registered function */
 	enum script_kind kind;
@@ -69,17 +56,7 @@ struct hook { /* a registered function */
 	char *file; /* owned; where the function is */
 	int line;
 	int ref;    /* in the registry */
-	uint64_t calls, errors, sum_ns, max_ns;
-	uint64_t waste_ns, waste_at_ns; /* a bucket, and when it was looked at last */
-	uint32_t buckets[BUCKETS];
-	struct series *results[RESULTS]; /* NULL: not yet */
-};
-
-/* What the states of a configuration share. */
-struct shelf {
-	atomic_uint refs;
-	pthread_mutex_t lock;
-	struct map *lookups; /* by kind and path; each held once */
+	struct tally tally;
 };
 
 struct question { /* a call under way */
@@ -105,18 +82,11 @@ struct script {
 	struct question *question; /* NULL: none is asked */
 	const struct hook *running; /* NULL: none */
 
-	size_t memory, peak, limit; /* bytes */
-	size_t refused;    /* bytes of the last piece that was not given; 0: one was given since */
-	long budget, left; /* of the call under way */
-	uint64_t began_ns, cpu_ns; /* cpu: at the first look; 0: none yet */
-	uint64_t wall_ns;  /* what it may take */
-	const char *spent; /* a sentence: the call has used up something, and is over */
-	bool starved;      /* it was memory */
+	struct budget budget;
 	struct script_fault fault;
 
 	uint64_t renewed_ms, renewals;
-	uint32_t log_level;
-	uint64_t log_ms, log_suppressed;
+	struct fault_log log;
 };
 
 static _Thread_local struct script *own;
@@ -124,14 +94,6 @@ static _Thread_local struct script *own;
 static struct script *of(lua_State *L)
 {
 	return *(struct script **)lua_getextraspace(L);
-}
-
-static uint64_t now_ns(clockid_t clock)
-{
-	struct timespec ts;
-
-	clock_gettime(clock, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
 /* ---- where something went wrong ---- */
@@ -163,12 +125,8 @@ static void note_place(struct script *s, lua_State *L)
 {
 	lua_Debug ar;
 
-	s->fault.file[0] = '\0';
-	s->fault.line = 0;
-	if (!find_place(L, &ar))
-		return;
-	str_copy(s->fault.file, sizeof(s->fault.file), source_name(&ar));
-	s->fault.line = ar.currentline;
+	if (find_place(L, &ar))
+		fault_place(&s->fault, source_name(&ar), ar.currentline);
 }
 
 static void note_trace(struct script *s, lua_State *L)
@@ -187,55 +145,18 @@ static void note_trace(struct script *s, lua_State *L)
 	}
 }
 
-/* "FILE:LINE: " that the library has put in front, when it is of that file. The line it names is the better one. */
-static const char *skip_place(const char *text, const char *file, int *line)
-{
-	size_t len = strlen(file);
-	char *end;
-	long n;
-
-	if (strncmp(text, file, len) != 0 || text[len] != ':')
-		return text;
-	n = strtol(text + len + 1, &end, 10);
-	if (n <= 0 || n > INT_MAX || strncmp(end, ": ", 2) != 0)
-		return text;
-	*line = (int)n;
-	return end + 2;
-}
-
-/* A file that does not parse has no line that ran. */
-static void note_syntax(struct script *s, const char *text)
-{
-	const char *colon = text;
-
-	str_copy(s->fault.file, sizeof(s->fault.file), s->file);
-	while ((colon = strchr(colon, ':')) != NULL) {
-		char *end;
-		long n = strtol(++colon, &end, 10);
-
-		if (n <= 0 || strncmp(end, ": ", 2) != 0)
-			continue;
-		s->fault.line = (int)n;
-		str_copy(s->fault.text, sizeof(s->fault.text), end + 2);
-		return;
-	}
-	str_copy(s->fault.text, sizeof(s->fault.text), text);
-}
-
 static void note_text(struct script *s, lua_State *L, const char *text)
 {
 	lua_Debug ar;
-	bool placed = find_place(L, &ar);
-	int line = 0;
 
-	note_place(s, L);
-	if (!placed && s->file) {
-		note_syntax(s, text);
-		return;
+	if (find_place(L, &ar)) {
+		fault_place(&s->fault, source_name(&ar), ar.currentline);
+		fault_said(&s->fault, ar.short_src, text);
+	} else if (s->file) {
+		fault_syntax(&s->fault, s->file, text);
+	} else {
+		fault_text(&s->fault, text);
 	}
-	str_copy(s->fault.text, sizeof(s->fault.text), placed ? skip_place(text, ar.short_src, &line) : text);
-	if (line)
-		s->fault.line = line;
 }
 
 /* The message handler of run(): while the stack still stands. */
@@ -244,8 +165,8 @@ static int on_fault(lua_State *L)
 	struct script *s = of(L);
 	char words[80];
 
-	if (s->spent) {
-		str_copy(s->fault.text, sizeof(s->fault.text), s->spent);
+	if (s->budget.spent) {
+		fault_text(&s->fault, s->budget.spent);
 	} else if (lua_type(L, 1) == LUA_TSTRING) {
 		note_text(s, L, lua_tostring(L, 1));
 	} else if (luaL_callmeta(L, 1, "__tostring") && lua_type(L, -1) == LUA_TSTRING) {
@@ -262,46 +183,17 @@ static int on_fault(lua_State *L)
 
 static int raise_spent(lua_State *L)
 {
-	lua_rawgeti(L, LUA_REGISTRYINDEX, of(L)->spent_text);
+	struct script *s = of(L);
+
+	if (!s->fault.line)
+		note_place(s, L);
+	lua_rawgeti(L, LUA_REGISTRYINDEX, s->spent_text);
 	return lua_error(L);
-}
-
-static void spend(struct script *s, lua_State *L, const char *what)
-{
-	if (s->spent)
-		return;
-	s->spent = what;
-	note_place(s, L);
-}
-
-static const char budget_text[] = "it has used up its budget of instructions (global.lua.budget)";
-static const char time_text[] = "it takes too long (global.lua.budget)";
-static const char memory_text[] = "it wants more memory than it may have (global.lua.memory)";
-static const char block_text[] = "it wants more memory at once than a call may have (1 MiB)";
-
-/* Time waiting for a CPU does not count. */
-static bool too_slow(struct script *s)
-{
-	uint64_t cpu;
-
-	if (!s->cpu_ns)
-		s->cpu_ns = now_ns(CLOCK_THREAD_CPUTIME_ID);
-	if (now_ns(CLOCK_MONOTONIC) - s->began_ns < s->wall_ns)
-		return false;
-	cpu = now_ns(CLOCK_THREAD_CPUTIME_ID);
-	return cpu - s->cpu_ns >= s->wall_ns;
 }
 
 static void on_count(lua_State *L, lua_Debug *ar)
 {
-	struct script *s = of(L);
-
-	s->left -= STEP;
-	if (s->left < 0)
-		spend(s, L, budget_text);
-	else if (too_slow(s))
-		spend(s, L, time_text);
-	if (!s->spent)
+	if (budget_step(&of(L)->budget, STEP))
 		return;
 	lua_sethook(L, on_count, LUA_MASKCOUNT, 1); /* nothing more on this stack */
 	raise_spent(L);
@@ -310,59 +202,8 @@ static void on_count(lua_State *L, lua_Debug *ar)
 /* Before work that the hook does not see. */
 static void charge(lua_State *L, lua_Integer n)
 {
-	struct script *s = of(L);
-
-	if (!s->spent && n > 0)
-		s->left = n < s->left + 1 ? s->left - (long)n : -1;
-	if (s->left < 0)
-		spend(s, L, budget_text);
-	if (s->spent)
+	if (!budget_take(&of(L)->budget, n))
 		raise_spent(L);
-}
-
-static bool may_grow(struct script *s, size_t size, size_t more)
-{
-	const char *why = NULL;
-
-	if (s->left > 0)
-		s->left -= (long)(more / BYTES_PER_STEP);
-	if (s->memory + more > s->limit)
-		why = memory_text;
-	else if (!s->file && size > BLOCK_MAX)
-		why = block_text;
-	else if (s->left < 0 && size > BLOCK_SMALL)
-		why = budget_text;
-	if (!why)
-		return true;
-	if (s->refused == size && !s->spent) { /* asked again, after a collection */
-		s->spent = why;
-		s->starved = why == memory_text;
-	}
-	s->refused = size;
-	return false;
-}
-
-static void *allocate(void *ud, void *p, size_t osize, size_t nsize)
-{
-	struct script *s = ud;
-	size_t had = p ? osize : 0;
-	void *q;
-
-	if (nsize == 0) {
-		free(p);
-		s->memory -= had;
-		return NULL;
-	}
-	if (nsize > had && !may_grow(s, nsize, nsize - had))
-		return NULL;
-	q = realloc(p, nsize);
-	if (!q)
-		return nsize <= had ? p : NULL;
-	if (nsize > had)
-		s->refused = 0;
-	s->memory += nsize - had;
-	s->peak = s->memory > s->peak ? s->memory : s->peak;
-	return q;
 }
 
 static int on_panic(lua_State *L)
@@ -372,13 +213,7 @@ static int on_panic(lua_State *L)
 
 static const char *status_words(int status)
 {
-	return status == LUA_ERRMEM ? memory_text : status == LUA_ERRERR ? "an error while an error was dealt with" : "it failed";
-}
-
-static void clear_fault(struct script *s)
-{
-	s->fault.text[0] = s->fault.trace[0] = s->fault.file[0] = '\0';
-	s->fault.line = 0;
+	return status == LUA_ERRMEM ? budget_no_memory : status == LUA_ERRERR ? "an error while an error was dealt with" : "it failed";
 }
 
 /* Calls body with a light pointer to arg. false: fault tells what went wrong, and that is all that came of it. */
@@ -387,23 +222,17 @@ static bool run(struct script *s, lua_CFunction body, void *arg, uint64_t ms)
 	lua_State *L = s->L;
 	int status;
 
-	clear_fault(s);
-	s->left = s->budget = (long)ms * PER_MS;
-	s->wall_ns = ms * SLOW * 1000000u;
-	s->cpu_ns = 0;
-	s->began_ns = now_ns(CLOCK_MONOTONIC);
-	s->spent = NULL;
-	s->starved = false;
-	s->refused = 0;
+	fault_clear(&s->fault);
+	budget_begin(&s->budget, ms);
 	lua_pushcfunction(L, on_fault);
 	lua_pushcfunction(L, body);
 	lua_pushlightuserdata(L, arg);
 	status = lua_pcall(L, 1, 0, 1);
 	lua_settop(L, 0);
-	if (status == LUA_OK && !s->spent)
+	if (status == LUA_OK && !s->budget.spent)
 		return true;
 	if (!s->fault.text[0])
-		str_copy(s->fault.text, sizeof(s->fault.text), s->spent ? s->spent : status_words(status));
+		fault_text(&s->fault, s->budget.spent ? s->budget.spent : status_words(status));
 	lua_sethook(L, on_count, LUA_MASKCOUNT, STEP);
 	return false;
 }
@@ -413,7 +242,7 @@ static bool run(struct script *s, lua_CFunction body, void *arg, uint64_t ms)
 /* What catches errors must not catch that all is used up. */
 static int guarded_end(lua_State *L, int status, lua_KContext context)
 {
-	return of(L)->spent ? raise_spent(L) : lua_gettop(L);
+	return of(L)->budget.spent ? raise_spent(L) : lua_gettop(L);
 }
 
 /* Upvalues: the function, what it costs. */
@@ -429,7 +258,7 @@ static int guarded(lua_State *L)
 /* After an error of on_count() hooks are off until the stack is unwound: nothing of a script may run there. Upvalue: the script's handler. */
 static int handler(lua_State *L)
 {
-	if (of(L)->spent)
+	if (of(L)->budget.spent)
 		return 1;
 	lua_pushvalue(L, lua_upvalueindex(1));
 	lua_insert(L, 1);
@@ -458,7 +287,7 @@ static int wrapped(lua_State *L)
 		return luaL_error(L, "too many arguments to resume");
 	lua_xmove(L, co, args);
 	status = lua_resume(co, L, args, &n);
-	if (of(L)->spent)
+	if (of(L)->budget.spent)
 		return raise_spent(L);
 	if (status != LUA_OK && status != LUA_YIELD) {
 		if (lua_status(co) != LUA_OK && lua_status(co) != LUA_YIELD) /* else it is one that runs */
@@ -574,7 +403,7 @@ static int set_metatable(lua_State *L)
 static int collect_garbage(lua_State *L)
 {
 	luaL_argcheck(L, strcmp(luaL_optstring(L, 1, "count"), "count") == 0, 1, "only \"count\" is there");
-	lua_pushnumber(L, (lua_Number)of(L)->memory / 1024);
+	lua_pushnumber(L, (lua_Number)of(L)->budget.memory / 1024);
 	return 1;
 }
 
@@ -597,13 +426,12 @@ static void match_begin(lua_State *L, struct match *m, int subject, int pattern)
 /* One search, paid for. */
 static const char *match_next(lua_State *L, struct match *m, const char *from, bool anchored, const char **end)
 {
-	struct script *s = of(L);
-	long may = s->left < 0 ? 0 : s->left > LONG_MAX / MATCH_SHARE ? LONG_MAX : s->left * MATCH_SHARE;
+	long left = of(L)->budget.left, may = left < 0 ? 0 : left > LONG_MAX / MATCH_SHARE ? LONG_MAX : left * MATCH_SHARE;
 	const char *at;
 
 	m->left = may;
 	at = match_find(m, from, anchored, end);
-	charge(L, m->left < 0 ? s->left + 1 : (may - m->left) / MATCH_SHARE + 1);
+	charge(L, m->left < 0 ? LUA_MAXINTEGER : (may - m->left) / MATCH_SHARE + 1);
 	if (m->error)
 		luaL_error(L, "%s", m->error);
 	return at;
@@ -1245,32 +1073,6 @@ static int lookup_free_box(lua_State *L)
 	return 0;
 }
 
-static struct lookup *shelf_get(struct shelf *f, const char *key)
-{
-	struct lookup *l;
-
-	pthread_mutex_lock(&f->lock);
-	l = map_get_str(f->lookups, key);
-	pthread_mutex_unlock(&f->lock);
-	return l;
-}
-
-/* Another thread may have been quicker. l is the shelf's then. */
-static struct lookup *shelf_set(struct shelf *f, const char *key, struct lookup *l)
-{
-	struct lookup *there;
-
-	pthread_mutex_lock(&f->lock);
-	there = map_get_str(f->lookups, key);
-	if (!there)
-		map_set_str(f->lookups, key, l);
-	pthread_mutex_unlock(&f->lock);
-	if (!there)
-		return l;
-	lookup_put(l);
-	return there;
-}
-
 /* A relative path is seen from the folder of the script. */
 static const char *absolute(lua_State *L, const char *path)
 {
@@ -1284,7 +1086,7 @@ static const char *absolute(lua_State *L, const char *path)
 	return lua_tostring(L, -1);
 }
 
-static struct lookup *read_lookup(lua_State *L, enum lookup_kind kind, const char *path, const char *key)
+static struct lookup *read_lookup(lua_State *L, enum lookup_kind kind, const char *path)
 {
 	struct script *s = of(L);
 	char err[200];
@@ -1299,21 +1101,20 @@ static struct lookup *read_lookup(lua_State *L, enum lookup_kind kind, const cha
 	l = lookup_new(kind, text, len, &line, err, sizeof(err));
 	if (!l)
 		luaL_error(L, "%s:%d: %s", path, line, err);
-	return shelf_set(s->shelf, key, l);
+	return shelf_add(s->shelf, kind, path, l);
 }
 
 static int make_lookup(lua_State *L, enum lookup_kind kind)
 {
-	const char *path, *key;
+	const char *path;
 	struct lookup *l;
 	struct box *b;
 
 	only_while_loading(L, kind == LOOKUP_LIST ? "mctunnel.list()" : "mctunnel.map()");
 	path = absolute(L, luaL_checkstring(L, 1));
-	key = lua_pushfstring(L, "%d%s", (int)kind, path);
-	l = shelf_get(of(L)->shelf, key);
+	l = shelf_get(of(L)->shelf, kind, path);
 	if (!l)
-		l = read_lookup(L, kind, path, key);
+		l = read_lookup(L, kind, path);
 	b = new_box(L, kind == LOOKUP_LIST ? LIST : MAP);
 	b->held = lookup_hold(l);
 	return 1;
@@ -1454,13 +1255,16 @@ static int cidr(lua_State *L)
 
 static int epoch_time(lua_State *L)
 {
-	lua_pushnumber(L, (lua_Number)(now_ns(CLOCK_REALTIME) / 1000) / 1e6);
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	lua_pushnumber(L, (lua_Number)ts.tv_sec + (lua_Number)(ts.tv_nsec / 1000) / 1e6);
 	return 1;
 }
 
 static int monotonic(lua_State *L)
 {
-	lua_pushnumber(L, (lua_Number)(now_ns(CLOCK_MONOTONIC) / 1000) / 1e6);
+	lua_pushnumber(L, (lua_Number)(budget_now_ns() / 1000) / 1e6);
 	return 1;
 }
 
@@ -1838,87 +1642,17 @@ static void take_answer(lua_State *L, struct policy_answer *a)
 
 /* ---- calls ---- */
 
-static void tally(struct hook *h, uint64_t ns)
-{
-	unsigned log2 = ns < 4 ? 0 : 63 - (unsigned)__builtin_clzll(ns);
-	unsigned i = ns < 4 ? (unsigned)ns : log2 * 4 + (unsigned)(ns >> (log2 - 2) & 3);
-
-	h->calls++;
-	h->sum_ns += ns;
-	h->max_ns = ns > h->max_ns ? ns : h->max_ns;
-	h->buckets[i < BUCKETS ? i : BUCKETS - 1]++;
-}
-
-static void count_result(struct hook *h, enum result r)
-{
-	if (!h->results[r])
-		h->results[r] = series_of(LUA_CALLS, h->name, result_words[r]);
-	series_add(h->results[r], 1);
-}
-
-static bool may_log(struct script *s)
-{
-	uint64_t now = clock_ms(), leaked = (now - s->log_ms) / 1000;
-
-	if (leaked) {
-		s->log_level = leaked > s->log_level ? 0 : s->log_level - (uint32_t)leaked;
-		s->log_ms = now;
-	}
-	if (s->log_level < LOG_BURST) {
-		s->log_level++;
-		return true;
-	}
-	s->log_suppressed++;
-	return false;
-}
-
-static void log_fault(struct script *s, const struct hook *h, const struct question *q)
-{
-	const struct script_fault *f = &s->fault;
-	struct log_rec r;
-
-	if (!may_log(s))
-		return;
-	if (s->log_suppressed)
-		log_error("%llu more errors of scripts were not logged", (unsigned long long)s->log_suppressed);
-	s->log_suppressed = 0;
-	log_begin(&r, LOG_ERROR, "lua_error");
-	log_str(&r, "function", h->name);
-	log_str(&r, "file", f->file);
-	log_int(&r, "line", f->line);
-	log_str(&r, "text", f->text);
-	if (q && q->facts) {
-		log_str(&r, "listener", q->facts->listener);
-		log_str(&r, "id", q->id);
-	}
-	log_str(&r, "trace", f->trace);
-	log_end(&r);
-}
-
 static void on_failure(struct script *s, struct hook *h, const struct question *q)
 {
-	if (!s->fault.line) {
-		str_copy(s->fault.file, sizeof(s->fault.file), h->file);
-		s->fault.line = h->line;
-	}
-	h->errors++;
+	if (!s->fault.line)
+		fault_place(&s->fault, h->file, h->line);
 	stat_add(STAT_LUA_ERRORS, 1);
-	count_result(h, RESULT_ERROR);
-	log_fault(s, h, q);
+	tally_result(&h->tally, h->name, TALLY_ERROR);
+	fault_log(&s->log, &s->fault, h->name, q ? q->facts->listener : NULL, q ? q->id : NULL);
 }
 
 static void make_room(struct script *s);
 static bool is_open(struct script *s);
-
-/* A function that uses up its budget again and again must not take the thread away from others. Who is asked about meanwhile is denied. */
-static bool rests(struct hook *h)
-{
-	uint64_t now = now_ns(CLOCK_MONOTONIC), leaked = (now - h->waste_at_ns) / WASTE_SHARE;
-
-	h->waste_ns = leaked > h->waste_ns ? 0 : h->waste_ns - leaked;
-	h->waste_at_ns = now;
-	return h->waste_ns > WASTE_NS;
-}
 
 static bool call_it(struct script *s, struct hook *h, lua_CFunction body, void *arg)
 {
@@ -1928,28 +1662,26 @@ static bool call_it(struct script *s, struct hook *h, lua_CFunction body, void *
 	s->running = h;
 	good = run(s, body, arg, s->conf->global.lua.budget_ms);
 	s->running = NULL;
-	took = now_ns(CLOCK_MONOTONIC) - s->began_ns;
-	tally(h, took);
-	if (s->spent) {
-		h->waste_at_ns = h->waste_ns ? h->waste_at_ns : s->began_ns;
-		h->waste_ns += took;
-	}
+	took = budget_now_ns() - s->budget.began_ns;
+	tally_call(&h->tally, took);
+	if (s->budget.spent)
+		tally_waste(&h->tally, s->budget.began_ns, took);
 	return good;
 }
 
 /* false: it failed, and that has been told. */
 static bool call(struct script *s, struct hook *h, lua_CFunction body, void *arg, const struct question *q)
 {
-	if (h->waste_ns && rests(h)) {
-		clear_fault(s);
-		str_copy(s->fault.text, sizeof(s->fault.text), "it is not called for a moment: it has used up its budget too often");
+	if (tally_rests(&h->tally)) { /* who is asked about meanwhile is denied, and others do not wait */
+		fault_clear(&s->fault);
+		fault_text(&s->fault, "it is not called for a moment: it has used up its budget too often");
 		on_failure(s, h, q);
 		return false;
 	}
 	if (call_it(s, h, body, arg))
 		return true;
 	on_failure(s, h, q);
-	if (s->starved)
+	if (s->budget.starved)
 		make_room(s);
 	return false;
 }
@@ -1974,8 +1706,8 @@ static void refuse(struct policy_answer *out, const char *why)
 
 static void ask_client(const char *name, const struct facts *f, const char *route, const char *id, struct policy_answer *out)
 {
-	static const enum result results[] = { [POLICY_ALLOW] = RESULT_ALLOW, [POLICY_DENY] = RESULT_DENY, [POLICY_REJECT] = RESULT_REJECT,
-		[POLICY_ROUTE] = RESULT_ROUTE };
+	static const enum tally_result results[] = { [POLICY_ALLOW] = TALLY_ALLOW, [POLICY_DENY] = TALLY_DENY, [POLICY_REJECT] = TALLY_REJECT,
+		[POLICY_ROUTE] = TALLY_ROUTE };
 	struct script *s = own;
 	struct hook *h = is_open(s) ? map_get_str(s->policies, name) : NULL;
 	struct policy_answer answer = { .kind = POLICY_DENY, .status = 403 };
@@ -1994,7 +1726,7 @@ static void ask_client(const char *name, const struct facts *f, const char *rout
 		refuse(out, "the policy failed");
 		return;
 	}
-	count_result(h, results[answer.kind]);
+	tally_result(&h->tally, h->name, results[answer.kind]);
 	*out = answer;
 }
 
@@ -2048,7 +1780,7 @@ static bool ask_agent_hook(struct script *s, struct hook *h, const struct policy
 		str_copy(why, size, "the policy failed");
 		return false;
 	}
-	count_result(h, q.allowed ? RESULT_ALLOW : RESULT_DENY);
+	tally_result(&h->tally, h->name, q.allowed ? TALLY_ALLOW : TALLY_DENY);
 	if (!q.allowed)
 		str_copy(why, size, q.why);
 	return q.allowed;
@@ -2113,7 +1845,7 @@ static void tell_ends(const struct policy_end *e)
 		struct end_message m = { .hook = s->hooks[i], .end = e };
 
 		if (m.hook->kind == SCRIPT_END && call(s, s->hooks[i], tell_end, &m, NULL))
-			count_result(s->hooks[i], RESULT_DONE);
+			tally_result(&s->hooks[i]->tally, m.hook->name, TALLY_DONE);
 	}
 }
 
@@ -2138,7 +1870,7 @@ static void close_state(struct script *s)
 		lua_close(s->L);
 	s->L = NULL;
 	s->nets_n = 0;
-	BUG_ON(s->memory != 0);
+	BUG_ON(s->budget.memory != 0);
 }
 
 /* A new state with everything loaded. false: fault tells. */
@@ -2146,19 +1878,21 @@ static bool open_state(struct script *s)
 {
 	bool good;
 
-	s->L = lua_newstate(allocate, s);
+	s->L = lua_newstate(budget_allocate, &s->budget);
 	if (!s->L) {
-		str_copy(s->fault.text, sizeof(s->fault.text), memory_text);
+		fault_text(&s->fault, budget_no_memory);
 		return false;
 	}
 	*(struct script **)lua_getextraspace(s->L) = s;
 	lua_atpanic(s->L, on_panic);
 	lua_sethook(s->L, on_count, LUA_MASKCOUNT, STEP);
 	s->file = "";
+	s->budget.loading = true;
 	good = run(s, open_all, NULL, LOAD_MS) && run(s, load_scripts, NULL, LOAD_MS);
 	if (!s->fault.file[0] && s->file[0])
-		str_copy(s->fault.file, sizeof(s->fault.file), s->file);
+		fault_place(&s->fault, s->file, s->fault.line);
 	s->file = NULL;
+	s->budget.loading = false;
 	if (good)
 		return true;
 	close_state(s);
@@ -2169,11 +1903,14 @@ static bool open_state(struct script *s)
 static void renew(struct script *s)
 {
 	bool wanted_agents = s->ops.wants_agents;
+	struct script_fault before = s->fault;
 
 	s->renewed_ms = clock_ms();
 	s->quiet = true;
-	if (open_state(s))
+	if (open_state(s)) {
+		s->fault = before;
 		return;
+	}
 	s->ops.wants_agents = wanted_agents; /* they are refused */
 	log_error("scripts cannot be loaded again: %s:%d: %s", s->fault.file, s->fault.line, s->fault.text);
 }
@@ -2182,9 +1919,9 @@ static void renew(struct script *s)
 static void make_room(struct script *s)
 {
 	lua_gc(s->L, LUA_GCCOLLECT);
-	if (s->memory < s->limit / 4 * 3 || clock_ms() - s->renewed_ms < RENEW_MS)
+	if (s->budget.memory < s->budget.limit / 4 * 3 || clock_ms() - s->renewed_ms < RENEW_MS)
 		return;
-	log_error("scripts keep %zu of %zu bytes (global.lua.memory): they begin anew on this thread", s->memory, s->limit);
+	log_error("scripts keep %zu of %zu bytes (global.lua.memory): they begin anew on this thread", s->budget.memory, s->budget.limit);
 	close_state(s);
 	forget_hooks(s);
 	s->renewals++;
@@ -2199,40 +1936,15 @@ static bool is_open(struct script *s)
 	return s->L;
 }
 
-static struct shelf *shelf_new(void)
-{
-	struct shelf *f = xcalloc(1, sizeof(*f));
-
-	f->refs = 1;
-	pthread_mutex_init(&f->lock, NULL);
-	f->lookups = map_new();
-	return f;
-}
-
-static void shelf_put(struct shelf *f)
-{
-	size_t pos = 0;
-
-	if (atomic_fetch_sub(&f->refs, 1) != 1)
-		return;
-	for (struct lookup *l; (l = map_next(f->lookups, &pos));)
-		lookup_put(l);
-	map_free(f->lookups);
-	pthread_mutex_destroy(&f->lock);
-	free(f);
-}
-
 struct script *script_new(struct conf *conf, struct script *sibling, bool checking, struct script_fault *fault)
 {
 	struct script *s = xcalloc(1, sizeof(*s));
 
 	s->conf = conf_get(conf);
-	s->shelf = sibling ? sibling->shelf : shelf_new();
-	if (sibling)
-		atomic_fetch_add(&s->shelf->refs, 1);
+	s->shelf = sibling ? shelf_hold(sibling->shelf) : shelf_new();
 	s->checking = checking;
 	s->quiet = checking || sibling;
-	s->limit = conf->global.lua.memory;
+	s->budget.limit = conf->global.lua.memory;
 	s->ops = (struct policy_ops){ .ask = ask_client, .agent = ask_agent, .end = tell_ends };
 	s->policies = map_new();
 	if (open_state(s))
@@ -2269,19 +1981,6 @@ struct script *script_used(void)
 
 /* ---- what is known of a state ---- */
 
-/* Where the buckets reach a part of all calls. */
-static uint64_t quantile(const struct hook *h, double part)
-{
-	uint64_t want = (uint64_t)((double)h->calls * part), seen = 0;
-
-	for (unsigned i = 0; i < BUCKETS; i++) {
-		seen += h->buckets[i];
-		if (seen > want)
-			return i < 8 ? i : (UINT64_C(4) + i % 4 + 1) << (i / 4 - 2);
-	}
-	return h->max_ns;
-}
-
 bool script_hook(const struct script *s, size_t i, struct script_hook *out)
 {
 	const struct hook *h;
@@ -2289,8 +1988,8 @@ bool script_hook(const struct script *s, size_t i, struct script_hook *out)
 	if (i >= s->hooks_n)
 		return false;
 	h = s->hooks[i];
-	*out = (struct script_hook){ .kind = h->kind, .name = h->name, .calls = h->calls, .errors = h->errors, .sum_ns = h->sum_ns, .max_ns = h->max_ns,
-		.p50_ns = quantile(h, 0.5), .p99_ns = quantile(h, 0.99) };
+	*out = (struct script_hook){ .kind = h->kind, .name = h->name, .calls = h->tally.calls, .errors = h->tally.errors, .sum_ns = h->tally.sum_ns,
+		.max_ns = h->tally.max_ns, .p50_ns = tally_quantile_ns(&h->tally, 0.5), .p99_ns = tally_quantile_ns(&h->tally, 0.99) };
 	return true;
 }
 
@@ -2301,10 +2000,10 @@ bool script_has(const struct script *s, const char *policy)
 
 void script_figures(const struct script *s, struct script_figures *out)
 {
-	long used = s->budget - s->left;
+	const struct budget *b = &s->budget;
 
-	*out = (struct script_figures){ .memory = s->memory, .memory_peak = s->peak, .memory_limit = s->limit,
-		.instructions = used > 0 ? (uint64_t)used : 0, .renewals = s->renewals };
+	*out = (struct script_figures){ .memory = b->memory, .memory_peak = b->peak, .memory_limit = b->limit,
+		.instructions = (uint64_t)(b->granted - (b->left > 0 ? b->left : 0)), .renewals = s->renewals };
 }
 
 const struct script_fault *script_last_fault(const struct script *s)

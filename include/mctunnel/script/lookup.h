@@ -24,4 +24,14 @@ size_t lookup_count(const struct lookup *l);
 bool lookup_holds(const struct lookup *l, const struct addr *a);
 const char *lookup_networks(const struct lookup *l); /* NULL: all lines are; else what is wrong with one that is not */
 
+/* What the states of a configuration share: each file once. Any thread. */
+struct shelf;
+struct shelf *shelf_new(void);
+struct shelf *shelf_hold(struct shelf *f);
+void shelf_put(struct shelf *f);
+/* Borrowed from the shelf; NULL: not there. */
+struct lookup *shelf_get(struct shelf *f, enum lookup_kind kind, const char *path);
+/* l is the shelf's then. Gives what is there now: another thread may have been quicker. */
+struct lookup *shelf_add(struct shelf *f, enum lookup_kind kind, const char *path, struct lookup *l);
+
 #endif

@@ -3,19 +3,14 @@
 #ifndef MCTUNNEL_SCRIPT_LUA_H
 #define MCTUNNEL_SCRIPT_LUA_H
 
+#include "mctunnel/script/fault.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 struct conf;
 struct script;
-
-struct script_fault { /* what went wrong */
-	char file[512]; /* "": no place is known */
-	int line;
-	char text[600];
-	char trace[800]; /* the calls that led there, the innermost first; "" */
-};
 
 /* Runs the scripts of a configuration (global.lua.load) in a new state. A state may be made on one thread and used on another.
  * sibling: another of the same configuration, with which it shares what files hold; NULL: it is the first. checking: it is only tried: it logs nothing, and

@@ -1,0 +1,21 @@
+mctunnel.policy('56', function(c)
+return (''):rep(1 << 60)
+end)
+mctunnel.policy('57', function(c)
+return (''):rep(1 << 60, '')
+end)
+mctunnel.policy('58', function(c)
+return ('xx'):rep(math.maxinteger)
+end)
+mctunnel.policy('59', function(c)
+local t = {} for i = 1, 1e9 do t[i] = i end
+end)
+mctunnel.policy('60', function(c)
+local o = {} while true do t = { t } end
+end)
+mctunnel.policy('61', function(c)
+while true do local t = { {}, {}, {} } end
+end)
+mctunnel.policy('62', function(c)
+local t = {} for i = 1, 50000 do t[i] = ('x'):rep(1000) end return table.concat(t)
+end)
