@@ -16,10 +16,10 @@
 #define GROUPS_MAX 255       /* named or not */
 #define TEXT_MAX_LEN 4096    /* of an expression */
 #define MATCH_LIMIT 100000   /* steps */
-#define DEPTH_LIMIT 1000     /* without the JIT */
-#define HEAP_LIMIT_KIB 1024  /* the same */
+#define DEPTH_LIMIT 20000    /* without the JIT */
+#define HEAP_LIMIT_KIB 4096  /* the same */
 #define STACK_MIN (32u << 10) /* of the JIT */
-#define STACK_MAX (256u << 10)
+#define STACK_MAX (1u << 20)
 
 struct group {
 	char name[PATTERN_NAME_MAX + 1];
@@ -164,10 +164,12 @@ static void take(const struct pattern *p, const char *text, const struct bench *
 	}
 }
 
+/* The limit of steps counts from each place where a match may begin: so the text has one as well. */
 static bool match_regex(const struct pattern *p, const char *text, size_t len, struct captures *c)
 {
 	struct bench *b = bench_of_thread();
-	int rc = b ? pcre2_match(p->code, (PCRE2_SPTR)text, len, 0, 0, b->data, b->context) : PCRE2_ERROR_NOMEMORY;
+	bool good = b && len <= PATTERN_TEXT_MAX;
+	int rc = good ? pcre2_match(p->code, (PCRE2_SPTR)text, len, 0, 0, b->data, b->context) : PCRE2_ERROR_MATCHLIMIT;
 
 	if (rc < 0 && rc != PCRE2_ERROR_NOMATCH) {
 		own_overruns++;

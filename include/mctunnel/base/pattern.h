@@ -9,6 +9,7 @@
 
 #define PATTERN_CAPTURES 32 /* named groups of one expression; more are an error */
 #define PATTERN_NAME_MAX 32
+#define PATTERN_TEXT_MAX 8192 /* bytes an expression looks at; a longer text is over the limit */
 
 enum pattern_kind { PATTERN_LITERAL, PATTERN_GLOB, PATTERN_REGEX };
 

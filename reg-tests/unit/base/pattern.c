@@ -196,7 +196,7 @@ static void too_many_groups_are_refused(void **state)
 static void hostile_texts_cost_a_bounded_time(void **state)
 {
 	static const char *const slow[] = { "~^(a+)+$", "~^(a|aa)+$", "~(.*)*[xy]", "~(*NO_JIT)^(a+)+$", "~^(?:a?){64}a{64}$" };
-	char text[65536], err[256];
+	char text[PATTERN_TEXT_MAX], err[256];
 
 	memset(text, 'a', sizeof(text));
 	text[sizeof(text) - 1] = 'b';
@@ -209,6 +209,42 @@ static void hostile_texts_cost_a_bounded_time(void **state)
 		if (i != 4)
 			assert_true(pattern_overruns() > before);
 		assert_false(pattern_match(p, text + sizeof(text) - 40, 40, NULL));
+		pattern_free(p);
+	}
+}
+
+static void longer_texts_are_over_the_limit(void **state)
+{
+	static char text[PATTERN_TEXT_MAX + 1];
+	char err[256];
+	struct pattern *p = pattern_new("~^x", false, err, sizeof(err)), *glob = pattern_new("x*", false, err, sizeof(err));
+	uint64_t before = pattern_overruns();
+
+	memset(text, 'x', sizeof(text));
+	assert_true(pattern_match(p, text, PATTERN_TEXT_MAX, NULL));
+	assert_int_equal(pattern_overruns(), before);
+	assert_false(pattern_match(p, text, sizeof(text), NULL));
+	assert_int_equal(pattern_overruns(), before + 1);
+	assert_true(pattern_match(glob, text, sizeof(text), NULL));
+	pattern_free(p);
+	pattern_free(glob);
+}
+
+/* What people write matches the longest of paths, also where there is no JIT. */
+static void long_texts_are_no_attack(void **state)
+{
+	static const char *const usual[] = { "~^(?:/[a-z]+)*$", "~(*NO_JIT)^(?:/[a-z]+)*$", "~^(/(a|b|c))+$", "~(*NO_JIT)^(/(a|b|c))+$", "~^/(?<first>[^/]+)(?<rest>/.*)?$" };
+	static char text[8192];
+	char err[256];
+
+	for (size_t i = 0; i < sizeof(text); i += 2)
+		memcpy(text + i, "/a", 2);
+	for (size_t i = 0; i < sizeof(usual) / sizeof(usual[0]); i++) {
+		struct pattern *p = pattern_new(usual[i], false, err, sizeof(err));
+
+		assert_non_null(p);
+		if (!pattern_match(p, text, sizeof(text), NULL))
+			fail_msg("%s", usual[i]);
 		pattern_free(p);
 	}
 }
@@ -256,6 +292,8 @@ int main(void)
 		cmocka_unit_test(wrong_expressions_are_refused),
 		cmocka_unit_test(too_many_groups_are_refused),
 		cmocka_unit_test(hostile_texts_cost_a_bounded_time),
+		cmocka_unit_test(longer_texts_are_over_the_limit),
+		cmocka_unit_test(long_texts_are_no_attack),
 		cmocka_unit_test(threads_match_at_once),
 	};
 
