@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define PAIRS_MAX 10000
+#define PAIRS_MAX 2000 /* of a folder: reading new ones takes the worker half a millisecond each, and it is not to be taken for hung */
 
 struct look {
 	struct files *files;
@@ -91,17 +91,17 @@ static void open_folder(struct look *k, const char *folder)
 		alert_on(k->findings, k->field, &k->t->at, "\"%s\" cannot be read: %s", folder, why);
 		return;
 	}
-	for (; *names && k->t->pairs_n < PAIRS_MAX; names = end + 1) {
+	for (; *names && found <= PAIRS_MAX; names = end + 1) {
 		char *path;
 
 		end = strchr(names, '\n');
 		path = xasprintf("%s%.*s", folder, (int)(end - names), names);
-		if (ends_in(path, ".pem") || ends_in(path, ".crt")) {
-			found++;
+		if ((ends_in(path, ".pem") || ends_in(path, ".crt")) && ++found <= PAIRS_MAX)
 			add_pair(k, path);
-		}
 		free(path);
 	}
+	if (found > PAIRS_MAX)
+		alert_on(k->findings, k->field, &k->t->at, "\"%s\" holds more than %d certificates", folder, PAIRS_MAX);
 	if (!found)
 		alert_on(k->findings, k->field, &k->t->at, "there is no certificate in \"%s\" (*.pem or *.crt)", folder);
 }

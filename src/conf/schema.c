@@ -290,7 +290,7 @@ static const struct section rules = { .name = "rules", ROWS(rule_rows), .size = 
 
 static const struct row listener_tls_rows[] = {
 	{ .name = "cert", .kind = KIND_PATH, .required = true, STRINGS(struct conf_listener, tls.cert),
-	  .help = "Certificates with their chains, PEM: files, or folders (ending in '/') whose *.pem and *.crt are taken. The client's server name chooses (a name, then *.DOMAIN for one label); the first one is for who asks for none of them." },
+	  .help = "Certificates with their chains, PEM: files, or folders (ending in '/') whose *.pem and *.crt are taken, 2000 at most. The client's server name chooses (a name, then *.DOMAIN for one label); the first one is for who asks for none of them." },
 	{ .name = "key", .kind = KIND_PATH, FIELD(struct conf_listener, tls.key), .def_words = "in the same file, or beside it as NAME.key", .help = "The key, PEM, when there is one certificate only." },
 	{ .name = "tls_min", .kind = KIND_WORD, FIELD(struct conf_listener, tls.min), .words = client_tls_versions, .def = "1.2", .help = "The lowest TLS version." },
 	{ .name = "client_ca", .kind = KIND_PATH, FIELD(struct conf_listener, tls.client_ca), .def_words = "none", .help = "The authorities of clients' certificates, PEM." },

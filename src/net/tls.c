@@ -60,12 +60,20 @@ struct tls {
 
 enum { SITE_KINDS = 3 }; /* of keys (RSA, ECDSA, EdDSA) that a name may have certificates with */
 
-struct site_cert {
-	char *path;             /* owned */
-	X509 *cert;             /* shared */
-	EVP_PKEY *key;          /* shared */
-	STACK_OF(X509) *chain;  /* owned */
+enum { DIGEST_SIZE = 32 };
+
+struct identity { /* a certificate with its key; the same files give the same one to all sites, also to those of the next configuration */
+	unsigned refs;               /* under known.lock */
+	uint8_t digest[DIGEST_SIZE]; /* of both texts */
+	X509 *cert;                  /* owned, as what follows */
+	EVP_PKEY *key;
+	STACK_OF(X509) *chain;
 	time_t not_after;
+};
+
+struct site_cert {
+	char *path;          /* owned */
+	struct identity *id; /* shared; NULL: it could not be read */
 };
 
 struct site_name { /* what clients are shown that ask for a name */
@@ -119,6 +127,12 @@ struct io {
 };
 
 enum { DOUBT_DAYS = 14 };
+
+/* Of the process. OpenSSL takes half a millisecond to read a key: a reload must not stop a thread for a thousand of them that have not changed. */
+static struct {
+	pthread_mutex_t lock;
+	struct map *by_digest; /* struct identity that some site has; NULL: none yet */
+} known = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t io_key; /* frees a thread's buffers when it ends */
@@ -1115,9 +1129,9 @@ static int on_site_hello(SSL *ssl, int *alert, void *arg)
 		return SSL_CLIENT_HELLO_SUCCESS;
 	SSL_certs_clear(ssl);
 	for (size_t i = 0; i < name->n; i++) {
-		const struct site_cert *c = name->certs[i];
+		const struct identity *id = name->certs[i]->id;
 
-		if (SSL_use_cert_and_key(ssl, c->cert, c->key, c->chain, 1) == 1)
+		if (SSL_use_cert_and_key(ssl, id->cert, id->key, id->chain, 1) == 1)
 			continue;
 		*alert = SSL_AD_INTERNAL_ERROR;
 		return SSL_CLIENT_HELLO_ERROR;
@@ -1129,7 +1143,7 @@ static int on_site_hello(SSL *ssl, int *alert, void *arg)
 
 struct loading {
 	struct tls *tls;
-	struct site_cert *own; /* of a site: the certificate that is read */
+	struct identity *own; /* of a site: the one that is read */
 	const struct tls_files *f;
 	char *err;
 	size_t errsize;
@@ -1405,15 +1419,40 @@ struct tls *tls_client(const struct tls_files *f, char *err, size_t errsize)
 	return load(f, false, NULL, err, errsize);
 }
 
+static void identity_free(struct identity *id)
+{
+	X509_free(id->cert);
+	EVP_PKEY_free(id->key);
+	sk_X509_pop_free(id->chain, X509_free);
+	free(id);
+}
+
+static void identity_put(struct identity *id)
+{
+	bool last;
+
+	if (!id)
+		return;
+	pthread_mutex_lock(&known.lock);
+	last = --id->refs == 0;
+	if (last)
+		map_del(known.by_digest, id->digest, sizeof(id->digest));
+	if (last && map_count(known.by_digest) == 0) {
+		map_free(known.by_digest);
+		known.by_digest = NULL;
+	}
+	pthread_mutex_unlock(&known.lock);
+	if (last)
+		identity_free(id);
+}
+
 static void free_site_parts(struct tls_site *site)
 {
 	size_t pos = 0;
 
 	for (size_t i = 0; i < site->certs_n; i++) {
 		free(site->certs[i].path);
-		X509_free(site->certs[i].cert);
-		EVP_PKEY_free(site->certs[i].key);
-		sk_X509_pop_free(site->certs[i].chain, X509_free);
+		identity_put(site->certs[i].id);
 	}
 	for (struct site_name *n; (n = map_next(site->names, &pos));)
 		free(n);
@@ -1715,7 +1754,7 @@ static void enter_name(struct site_loading *s, const char *name, struct site_cer
 	for (size_t i = 0; i < n->n; i++) {
 		if (n->certs[i] == c)
 			return;
-		if (EVP_PKEY_get_base_id(n->certs[i]->key) != EVP_PKEY_get_base_id(c->key))
+		if (EVP_PKEY_get_base_id(n->certs[i]->id->key) != EVP_PKEY_get_base_id(c->id->key))
 			continue;
 		snprintf(text, sizeof(text), "%s: %s already has the certificate for \"%s\"; this one is not used for it", c->path, n->certs[i]->path, name);
 		tell(s, false, text);
@@ -1739,7 +1778,7 @@ static bool site_host(char *out, size_t size, const char *name)
 
 static void enter_names(struct site_loading *s, struct site_cert *c)
 {
-	GENERAL_NAMES *names = X509_get_ext_d2i(c->cert, NID_subject_alt_name, NULL, NULL);
+	GENERAL_NAMES *names = X509_get_ext_d2i(c->id->cert, NID_subject_alt_name, NULL, NULL);
 	char raw[256], name[256];
 	size_t n = names ? dns_names(names, SIZE_MAX, raw, sizeof(raw)) : 0;
 	bool san = n > 0;
@@ -1749,7 +1788,7 @@ static void enter_names(struct site_loading *s, struct site_cert *c)
 		if (san)
 			dns_names(names, i, raw, sizeof(raw));
 		else
-			common_name(c->cert, 0, raw, sizeof(raw));
+			common_name(c->id->cert, 0, raw, sizeof(raw));
 		if (site_host(name, sizeof(name), raw))
 			enter_name(s, name, c);
 	}
@@ -1757,35 +1796,87 @@ static void enter_names(struct site_loading *s, struct site_cert *c)
 	ERR_clear_error();
 }
 
-static bool usable(struct site_loading *s, const struct site_cert *c)
+static bool usable(struct site_loading *s, const struct identity *id)
 {
-	if (SSL_CTX_use_cert_and_key(s->trial, c->cert, c->key, c->chain, 1) == 1)
+	if (SSL_CTX_use_cert_and_key(s->trial, id->cert, id->key, id->chain, 1) == 1)
 		return true;
-	complain(&s->l, c->path, "the certificate cannot be used: %s", openssl_reason());
+	complain(&s->l, s->l.f->cert_path, "the certificate cannot be used: %s", openssl_reason());
 	return false;
+}
+
+static void digest_of(const struct tls_files *f, uint8_t digest[DIGEST_SIZE])
+{
+	EVP_MD_CTX *md = EVP_MD_CTX_new();
+
+	if (!md || EVP_DigestInit_ex(md, EVP_sha256(), NULL) != 1 || EVP_DigestUpdate(md, f->cert, strlen(f->cert) + 1) != 1 ||
+	    EVP_DigestUpdate(md, f->key, strlen(f->key)) != 1 || EVP_DigestFinal_ex(md, digest, NULL) != 1)
+		die("no memory for TLS");
+	EVP_MD_CTX_free(md);
+}
+
+static struct identity *identity_find(const uint8_t digest[DIGEST_SIZE])
+{
+	struct identity *id;
+
+	pthread_mutex_lock(&known.lock);
+	id = known.by_digest ? map_get(known.by_digest, digest, DIGEST_SIZE) : NULL;
+	if (id)
+		id->refs++;
+	pthread_mutex_unlock(&known.lock);
+	return id;
+}
+
+/* Only one thread makes sites: nobody has entered the same meanwhile. */
+static void identity_enter(struct identity *id)
+{
+	pthread_mutex_lock(&known.lock);
+	if (!known.by_digest)
+		known.by_digest = map_new();
+	id->refs = 1;
+	BUG_ON(map_set(known.by_digest, id->digest, sizeof(id->digest), id));
+	pthread_mutex_unlock(&known.lock);
+}
+
+static struct identity *identity_read(struct site_loading *s, const uint8_t digest[DIGEST_SIZE])
+{
+	struct identity *id = xcalloc(1, sizeof(*id));
+
+	memcpy(id->digest, digest, sizeof(id->digest));
+	id->chain = sk_X509_new_null();
+	if (!id->chain)
+		die("no memory for TLS");
+	s->l.own = id;
+	if (load_cert(&s->l) == 0)
+		id->key = read_key(&s->l, id->cert);
+	if (id->key && usable(s, id)) {
+		identity_enter(id);
+		return id;
+	}
+	identity_free(id);
+	return NULL;
 }
 
 static void load_site_cert(struct site_loading *s, const struct tls_site_cert *from, struct site_cert *c)
 {
 	struct tls_files f = { .cert_path = from->path, .cert = from->text, .key_path = from->key_path, .key = from->key };
-	char doubt[512];
+	uint8_t digest[DIGEST_SIZE];
+	char doubt[512] = "";
+	struct strbuf b;
 
 	s->l.f = &f;
-	s->l.own = c;
 	c->path = xstrdup(from->path);
-	c->chain = sk_X509_new_null();
-	if (!c->chain)
-		die("no memory for TLS");
-	if (load_cert(&s->l) == 0)
-		c->key = read_key(&s->l, c->cert);
-	if (!c->key || !usable(s, c)) {
-		tell(s, true, s->err);
-		ERR_clear_error();
-		return;
+	digest_of(&f, digest);
+	c->id = identity_find(digest);
+	if (!c->id)
+		c->id = identity_read(s, digest);
+	if (c->id) {
+		strbuf_init(&b, doubt, sizeof(doubt));
+		doubt_own(&f, true, c->id->cert, &b);
+		enter_names(s, c);
 	}
-	if (tls_doubt(&f, true, doubt, sizeof(doubt)))
-		tell(s, false, doubt);
-	enter_names(s, c);
+	if (!c->id || doubt[0])
+		tell(s, !c->id, c->id ? doubt : s->err);
+	ERR_clear_error();
 }
 
 static bool use_default(struct site_loading *s)
@@ -1795,7 +1886,7 @@ static bool use_default(struct site_loading *s)
 	bool ok = true;
 
 	for (size_t i = 0; i < n->n; i++)
-		ok = ok && SSL_CTX_use_cert_and_key(s->site->tls.ctx, n->certs[i]->cert, n->certs[i]->key, n->certs[i]->chain, 1) == 1;
+		ok = ok && SSL_CTX_use_cert_and_key(s->site->tls.ctx, n->certs[i]->id->cert, n->certs[i]->id->key, n->certs[i]->id->chain, 1) == 1;
 	return ok;
 }
 
@@ -1902,7 +1993,7 @@ const char *tls_site_cert(const struct tls_site *s, size_t i, int64_t *expires_i
 {
 	if (i >= s->certs_n)
 		return NULL;
-	*expires_in = (int64_t)s->certs[i].not_after - (int64_t)time(NULL);
+	*expires_in = (int64_t)s->certs[i].id->not_after - (int64_t)time(NULL);
 	return s->certs[i].path;
 }
 

@@ -1,7 +1,7 @@
 /* Sites against clients made with OpenSSL alone: which certificate a name gets, versions, protocols, clients' certificates, tickets, ends of every kind,
  * and what is found in files. */
 #define _GNU_SOURCE
-#include "mctunnel/net/tls_site.h"
+#include "net/tls.c"
 
 #include "mctunnel/base/mem.h"
 #include "mctunnel/base/rnd.h"
@@ -673,6 +673,31 @@ static void what_is_not_tls(void **state)
 
 /* ---- files ---- */
 
+/* What has not changed is not read again; the last site takes it along. */
+static void unchanged_files_are_read_once(void **state)
+{
+	struct tls_site *first, *second;
+
+	add_cert("first", "key");
+	add_cert("wild", "key");
+	first = tls_site_new(&options, note, NULL);
+	assert_int_equal(map_count(known.by_digest), 2);
+	certs[1].text = slurp("plain");
+	options.name = "another";
+	second = tls_site_new(&options, note, NULL);
+	assert_int_equal(map_count(known.by_digest), 3);
+	assert_ptr_equal(first->certs[0].id, second->certs[0].id);
+	tls_site_put(first);
+	assert_int_equal(map_count(known.by_digest), 2);
+	site = second;
+	shown(NULL, "first");
+	shown("plain.test", "plain.test");
+	shown("a.wild.test", "first");
+	tls_site_put(second);
+	site = NULL;
+	assert_null(known.by_digest);
+}
+
 static void finds(bool bad, const char *text)
 {
 	struct tls_site *s;
@@ -748,6 +773,7 @@ int main(void)
 		T(an_end_without_goodbye_is_a_reset),
 		T(renegotiation_is_refused),
 		T(what_is_not_tls),
+		T(unchanged_files_are_read_once),
 		T(findings_in_files),
 	};
 	return cmocka_run_group_tests(tests, make_files, remove_files);
