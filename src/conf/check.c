@@ -395,6 +395,8 @@ static void check_texts(struct check *k, const struct conf_check *c)
 		alert_on(k->findings, &c->method, c, "\"%s\" is no HTTP method", c->method);
 	if (c->host && !is_word(c->host, "-._:[]"))
 		alert_on(k->findings, &c->host, c, "\"%s\" is no host name", c->host);
+	else if (c->host && c->type == CHECK_TLS && strpbrk(c->host, ":[]"))
+		alert_on(k->findings, &c->host, c, "the server name of TLS is a name without a port");
 }
 
 static void check_times(struct check *k, const struct conf_check *c)
