@@ -147,9 +147,8 @@ fuzz: ## build the fuzz targets with clang and run each for FUZZ_SECONDS (60); f
 		build/fuzz/fuzz/$$t -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 reg-tests/fuzz/corpus/$$t || exit 1; \
 	done
 
-bench: all ## measure (scripts/bench)
-	@test -x scripts/bench || { echo "no benchmarks yet: there is no scripts/bench" >&2; exit 1; }
-	scripts/bench
+bench: all ## measure beside others, half an hour (scripts/bench --publish writes doc/benchmarks.md)
+	scripts/bench $(BENCH)
 
 soak: all ## run for hours under load and faults (scripts/soak)
 	@test -x scripts/soak || { echo "no soak test yet: there is no scripts/soak" >&2; exit 1; }
