@@ -176,11 +176,11 @@ def ask_links_away(p):
         pass  # the worker has died, or had no memory for us
 
 
-def each_allocation(run, victim, listener="site-a/echo", ask=tcp.ask):
+def each_allocation(run, victim, listener="site-a/echo", ask=tcp.ask, handler=tcp.echo):
     environment = shim(run)
     sock = run.path("admin.sock")
     settings = {"admin": ({"bind": "unix:" + sock},)}
-    server = tcp.Server(run, tcp.echo)
+    server = tcp.Server(run, handler)
     p = scene.Pair()
     options = {"program": scene.release_binary(), "environment": environment}
     p.sock, p.ask = sock, ask
