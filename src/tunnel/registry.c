@@ -269,7 +269,7 @@ struct move_msg {
 };
 
 static void go_on(struct peer *p);
-static void bury_replaced(struct peer *p);
+static void lost_all(struct peer *p);
 
 static void run_move(struct msg *m)
 {
@@ -280,7 +280,7 @@ static void run_move(struct msg *m)
 	if (me.stopping)
 		session_end_list(&p->parked, REASON_STOPPED);
 	else if (list_empty(&p->entries))
-		bury_replaced(p);
+		lost_all(p);
 	else
 		go_on(p);
 	advert_put(mm->advert);
@@ -408,6 +408,13 @@ static void bury_replaced(struct peer *p)
 	}
 }
 
+/* No link of the instance is left, as far as this thread knows. */
+static void lost_all(struct peer *p)
+{
+	session_give_back(&p->parked);
+	bury_replaced(p);
+}
+
 static void apply_up(uint64_t id, int thread, struct advert *a, struct link *l)
 {
 	struct entry *e = entry_find(id);
@@ -433,12 +440,10 @@ static void apply_gone(uint64_t id)
 	char tunnel[HELLO_NAME_MAX];
 	str_copy(tunnel, sizeof tunnel, p->advert->tunnel);
 	entry_del(e);
-	if (list_empty(&p->entries)) {
-		session_give_back(&p->parked);
-		bury_replaced(p);
-	} else {
+	if (list_empty(&p->entries))
+		lost_all(p);
+	else
 		unpark(p);
-	}
 	sweep(tunnel);
 	changed();
 }

@@ -30,6 +30,7 @@ struct session {
 	int thread;       /* -1: on its way */
 	struct link *link;
 	bool ended;
+	bool unanswered; /* and without a byte: may go elsewhere */
 	enum reason why;
 	int moves;
 };
@@ -283,6 +284,19 @@ void session_end_list(struct list *l, enum reason why)
 		off(s);
 		s->ended = true;
 		s->why = why;
+	}
+}
+
+void session_give_back(struct list *l)
+{
+	list_for_each_safe(n, l) {
+		struct session *s = session_of_node(n);
+
+		if (!s->unanswered)
+			continue;
+		off(s);
+		s->ended = true;
+		s->why = REASON_LOST;
 	}
 }
 
@@ -986,6 +1000,24 @@ static void test_buried_on_arrival(void **state)
 	end();
 }
 
+/* Requests go to another agent when the last link is down, be they parked here or still on their way. */
+static void test_requests_are_given_back(void **state)
+{
+	begin(2);
+	struct link *a = agent_up(0, "edge", 1), *b = agent_up(1, "edge", 1);
+	struct session *here = session_on(b), *moving = session_on(a), *answered = session_on(b);
+	here->unanswered = moving->unanswered = true;
+	down(a); /* moving is on its way to b */
+	assert_false(moving->ended);
+	down(b);
+	settle();
+	assert_true(here->ended);
+	assert_true(moving->ended);
+	assert_int_equal(moving->why, REASON_LOST);
+	assert_false(answered->ended);
+	end();
+}
+
 static void test_arrival_on_a_stopped_thread(void **state)
 {
 	begin(2);
@@ -1217,6 +1249,7 @@ int main(void)
 		cmocka_unit_test(test_namesakes_are_buried),
 		cmocka_unit_test(test_hub_restarted),
 		cmocka_unit_test(test_buried_on_arrival),
+		cmocka_unit_test(test_requests_are_given_back),
 		cmocka_unit_test(test_arrival_on_a_stopped_thread),
 		cmocka_unit_test(test_search_here),
 		cmocka_unit_test(test_search_elsewhere),
