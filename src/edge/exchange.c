@@ -536,7 +536,7 @@ static int keep_part(struct exchange *x, size_t len)
 	session_consume(x->s, len - x->part_len);
 	x->part = part;
 	x->part_len = len;
-	return 0;
+	return 1; /* there may be more pieces than were looked at */
 }
 
 static void drop_part(struct exchange *x)
