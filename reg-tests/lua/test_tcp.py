@@ -2,6 +2,8 @@
 """Policies for clients of mode tcp: each answer, what they count and publish, sessions that are told at their end, scripts that fail."""
 import json
 import os
+import shutil
+import subprocess
 import sys
 import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "lib"))
@@ -117,6 +119,9 @@ def test_counters_are_of_all_threads(run):
             pass
     equal(served, 3, "clients served")
     equal(hub.metric('mctunnel_lua_refused_total{listener="three"}'), 9, "counted by the script")
+    if shutil.which("promtool"):
+        done = subprocess.run(("promtool", "check", "metrics"), input=hub.get("/metrics")[1], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        equal((done.returncode, done.stdout), (0, ""), "what promtool says")
 
 
 ENDS = """

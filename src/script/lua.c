@@ -312,7 +312,7 @@ static int wrap_coroutine(lua_State *L)
 }
 
 /* How the library's own loops go: over a table, over a range of arguments, ... */
-enum span { SPAN_TABLE, SPAN_SORT, SPAN_MOVE, SPAN_UNPACK, SPAN_CONCAT, SPAN_BYTE, SPAN_REP };
+enum span { SPAN_TABLE, SPAN_SORT, SPAN_MOVE, SPAN_UNPACK, SPAN_CONCAT, SPAN_BYTE, SPAN_REP, SPAN_FORMAT };
 
 static lua_Integer range(lua_State *L, int from, lua_Integer last)
 {
@@ -343,10 +343,30 @@ static lua_Integer repetition(lua_State *L)
 	return __builtin_mul_overflow(n, (lua_Integer)(len + between + 1), &total) ? LUA_MAXINTEGER : total / 8;
 }
 
+/* s:byte(i [, j]) */
+static lua_Integer bytes(lua_State *L)
+{
+	size_t size;
+	luaL_checklstring(L, 1, &size);
+	lua_Integer len = (lua_Integer)size, i = luaL_optinteger(L, 2, 1), j = luaL_optinteger(L, 3, i);
+
+	i = i < 0 ? (i < -len ? 1 : len + i + 1) : i;
+	j = j < 0 ? (j < -len ? 0 : len + j + 1) : j > len ? len : j;
+	return j > i ? (j - i) / 4 : 0;
+}
+
+/* What a format may cost at most, by its length. */
+static lua_Integer format_cost(lua_State *L)
+{
+	size_t len;
+
+	luaL_optlstring(L, 1, "", &len);
+	return (lua_Integer)len * 8;
+}
+
 static lua_Integer span_of(lua_State *L, enum span span)
 {
 	lua_Integer n;
-	size_t len;
 
 	switch (span) {
 	case SPAN_TABLE: return table_length(L) / 4;
@@ -356,10 +376,9 @@ static lua_Integer span_of(lua_State *L, enum span span)
 	case SPAN_MOVE: return (table_length(L), range(L, 2, 0));
 	case SPAN_UNPACK: return range(L, 2, table_length(L));
 	case SPAN_CONCAT: return range(L, 3, table_length(L));
-	case SPAN_BYTE:
-		luaL_checklstring(L, 1, &len);
-		return (lua_Integer)len / 4;
+	case SPAN_BYTE: return bytes(L);
 	case SPAN_REP: return repetition(L);
+	case SPAN_FORMAT: return format_cost(L);
 	}
 	return 0;
 }
@@ -703,6 +722,7 @@ static void open_string(lua_State *L)
 	luaL_setfuncs(L, patterns, 0);
 	wrap(L, "rep", measured, SPAN_REP);
 	wrap(L, "byte", measured, SPAN_BYTE);
+	wrap(L, "format", measured, SPAN_FORMAT);
 	lua_pushliteral(L, "");
 	lua_getmetatable(L, -1);
 	lua_pushboolean(L, 0);
@@ -737,6 +757,7 @@ static void open_os(lua_State *L)
 {
 	luaL_requiref(L, "os", luaopen_os, 1);
 	keep_only(L, os_names);
+	wrap(L, "date", measured, SPAN_FORMAT);
 	lua_settop(L, 0);
 }
 

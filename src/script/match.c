@@ -295,6 +295,7 @@ static const char *go(struct match *m, const char *s, const char *p)
 	if (m->depth == DEPTH_MAX)
 		return wrong(m, "pattern too complex");
 	m->depth++;
+	m->left--;
 	found = over(m) ? NULL : walk(m, s, p);
 	m->depth--;
 	return over(m) ? NULL : found;

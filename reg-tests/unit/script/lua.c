@@ -297,6 +297,8 @@ static const struct {
 	{ "insert into a length that lies", "table.insert(setmetatable({}, { __len = function() return 1 << 60 end }), 1, 'x')", "__len" },
 	{ "insert into a border far away", "local t = {} for i = 0, 60 do t[1 << i] = 1 end t[3] = 1 table.insert(t, 1, 'x') error('over')", "" },
 	{ "sort of much", "local t = {} for i = 1, 9000 do t[i] = -i end table.sort(t) table.sort(t) table.sort(t) table.sort(t)", "budget" },
+	{ "a date of many dates", "return os.date(('%c'):rep(100000))", "budget" },
+	{ "a format of many numbers", "local t = {} for i = 1, 9000 do t[i] = 1e300 end return (('%99.99f'):rep(9000)):format(table.unpack(t))", "budget" },
 	{ "backtracking", "return (('a'):rep(3000)):find('.-.-.-.-.-.-b')", "budget" },
 	{ "backtracking of match", "return (('a'):rep(3000)):match('(a*)(a*)(a*)(a*)(a*)b')", "budget" },
 	{ "backtracking of gmatch", "for x in (('a'):rep(3000)):gmatch('a*a*a*a*a*b') do end", "budget" },
@@ -636,6 +638,24 @@ static void time_and_date(void **state)
 	script_free(s);
 }
 
+/* What is cheap must not be counted as dear. */
+static void ordinary_work_fits_the_budget(void **state)
+{
+	struct script *s = load("mctunnel.policy('p', function(c)\n"
+				"local s, n, parts = ('abcdefghij'):rep(100), 0, {}\n"
+				"for i = 1, #s do n = n + s:byte(i) end\n"
+				"for i = -#s, -1 do n = n - s:byte(i) end assert(n == 0)\n"
+				"for i = 1, 200 do parts[i] = ('%s=%d'):format('key', i) end\n"
+				"table.sort(parts) local all = table.concat(parts, '&') assert(#all > 1000)\n"
+				"local seen = 0 for k, v in all:gmatch('([^&=]+)=([^&=]*)') do seen = seen + 1 end assert(seen == 200)\n"
+				"assert(select('#', s:byte(1, -1)) == 1000 and select('#', s:byte(5)) == 1 and select('#', s:byte(0, 0)) == 0)\n"
+				"return 'allow' end)");
+
+	assert_int_equal(ask("p").kind, POLICY_ALLOW);
+	assert_string_equal(script_last_fault(s)->text, "");
+	script_free(s);
+}
+
 static void figures(void **state)
 {
 	struct script *s = load("mctunnel.policy('p', function(c) if c.path then error('x') end return 'allow' end)");
@@ -815,6 +835,7 @@ int main(void)
 		cmocka_unit_test(counters_of_scripts),
 		cmocka_unit_test(metrics_of_scripts),
 		cmocka_unit_test(time_and_date),
+		cmocka_unit_test(ordinary_work_fits_the_budget),
 		cmocka_unit_test(figures),
 		cmocka_unit_test(patterns_are_the_same),
 		cmocka_unit_test(price),
