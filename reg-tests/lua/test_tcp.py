@@ -14,7 +14,7 @@ from ctl import admin_settings, command
 from harness import check, equal
 
 
-def world(run, script, listeners, serve=None, agent_ready=True):
+def world(run, script, listeners, serve=None, agent_ready=True, **more):
     """One listener for each policy named; its route is site-a/a."""
     path = run.path("policy.lua")
     with open(path, "w") as f:
@@ -23,7 +23,7 @@ def world(run, script, listeners, serve=None, agent_ready=True):
     settings["lua"] = {"load": path}
     rows = {name: {"route": "site-a/a", "policy": name} for name in listeners}
     rows["free"] = "site-a/a"
-    hub = scene.Hub(run, rows, settings=settings).start().wait_ready()
+    hub = scene.Hub(run, rows, settings=settings, **more).start().wait_ready()
     servers = [scene.service(s, tcp.Server(run, serve or tcp.banner(s)).target) for s in ("a", "b")]
     scene.Agent(run, hub.authority, [hub.address], servers).start()
     if agent_ready:
@@ -182,17 +182,14 @@ mctunnel.policy("good", function(c) return "allow" end)
 
 
 def test_storm_of_errors(run):
-    hub = world(run, STORM, ["fail", "endless", "hungry", "good"])
+    hub = world(run, STORM, ["fail", "endless", "hungry", "good"], hub={"heartbeat": {"interval": "1s", "timeout": "10s"}})
     stop = []
 
     def bother(name):
         n = 0
         while not stop:
-            try:
-                tcp.open_socket(hub.listen[name]).close()
-                n += 1
-            except OSError:
-                pass
+            expect_refusal(hub, name)
+            n += 1
         return n
     troubles = [harness.Background(bother, name) for name in ("fail", "endless", "hungry")]
     for _ in range(100):
