@@ -3,7 +3,7 @@
  *        load bulk PORT down|up CONNECTIONS BYTES  prints seconds
  *        load ping PORT COUNT INTERVAL_US          one byte there and back, again and again: prints p50 p99 max in microseconds
  *        load rate PORT SECONDS THREADS            connect, one byte there and back, close: prints connections a second, failures, p99 in microseconds
- *        load crowd PORT CONNECTIONS               opens them all at once, one echo each: prints seconds and failures, holds them until stdin ends
+ *        load crowd PORT CONNECTIONS AT-ONCE       opens them, so many at a time, one echo each: prints seconds and failures, holds them until stdin ends
  *        load stall PORT                           asks for bytes without end and reads none until stdin ends
  *        load steady PORT SECONDS                  downloads for so long: prints bytes a second
  *        load delay PORT TO-PORT MS                a relay that holds every byte back for so long, each way */
@@ -353,48 +353,63 @@ static void wait_stdin(void)
 		;
 }
 
-/* Non-blocking connects, then an echo on each. */
-static void crowd(int port, int n)
+/* One more under way. */
+static void add_one(int ep, int port)
 {
 	struct sockaddr_in a = at(port);
-	struct epoll_event e, got[512];
-	int ep = epoll_create1(0), left = n, failed = 0;
-	int *fds = calloc((size_t)n, sizeof(int));
+	struct epoll_event e;
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+
+	if (fd < 0)
+		fail("socket");
+	if (connect(fd, (struct sockaddr *)&a, sizeof(a)) < 0 && errno != EINPROGRESS)
+		fail("connect");
+	e = (struct epoll_event){ .events = EPOLLOUT, .data.fd = fd };
+	epoll_ctl(ep, EPOLL_CTL_ADD, fd, &e);
+}
+
+/* 1: it has its echo; 0: it waits for it; -1: it has failed. */
+static int advance(int ep, const struct epoll_event *got)
+{
+	struct epoll_event e = { .events = EPOLLIN, .data.fd = got->data.fd };
+	char b[2] = { 'E', 'x' };
+
+	if (!(got->events & EPOLLOUT))
+		return recv(got->data.fd, b, 1, 0) == 1 ? 1 : -1;
+	if (send(got->data.fd, b, 2, MSG_NOSIGNAL) != 2)
+		return -1;
+	epoll_ctl(ep, EPOLL_CTL_MOD, got->data.fd, &e);
+	return 0;
+}
+
+/* Non-blocking connects, at most `under_way` at a time, and an echo on each. */
+static void crowd(int port, int n, int under_way)
+{
+	struct epoll_event got[512];
+	int ep = epoll_create1(0), begun = 0, over = 0, failed = 0;
 	double began = now();
 
-	for (int i = 0; i < n; i++) {
-		fds[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-		if (fds[i] < 0)
-			fail("socket");
-		if (connect(fds[i], (struct sockaddr *)&a, sizeof(a)) < 0 && errno != EINPROGRESS)
-			fail("connect");
-		e = (struct epoll_event){ .events = EPOLLOUT, .data.fd = fds[i] };
-		epoll_ctl(ep, EPOLL_CTL_ADD, fds[i], &e);
-	}
-	while (left > 0) {
-		int k = epoll_wait(ep, got, 512, 60000);
+	while (over < n) {
+		int k;
 
+		while (begun < n && begun - over < under_way) {
+			add_one(ep, port);
+			begun++;
+		}
+		k = epoll_wait(ep, got, 512, 60000);
 		if (k <= 0)
 			break;
 		for (int i = 0; i < k; i++) {
-			int fd = got[i].data.fd;
-			char b[2] = { 'E', 'x' };
+			int r = advance(ep, &got[i]);
 
-			if (got[i].events & EPOLLOUT) {
-				if (send(fd, b, 2, MSG_NOSIGNAL) == 2) {
-					e = (struct epoll_event){ .events = EPOLLIN, .data.fd = fd };
-					epoll_ctl(ep, EPOLL_CTL_MOD, fd, &e);
-					continue;
-				}
-				failed++;
-			} else if (recv(fd, b, 1, 0) != 1) {
-				failed++;
-			}
-			epoll_ctl(ep, EPOLL_CTL_DEL, fd, NULL);
-			left--;
+			if (r == 0)
+				continue;
+			failed += r < 0;
+			over++;
+			epoll_ctl(ep, EPOLL_CTL_DEL, got[i].data.fd, NULL);
 		}
 	}
-	printf("%.4f %d\n", now() - began, failed + left);
+	printf("%.4f %d\n", now() - began, failed + n - over);
 	wait_stdin();
 }
 
@@ -558,8 +573,8 @@ int main(int argc, char **argv)
 		ping(port, (int)strtol(argv[3], NULL, 10), (int)strtol(argv[4], NULL, 10));
 	else if (strcmp(what, "rate") == 0 && argc == 5)
 		rate(port, strtod(argv[3], NULL), (int)strtol(argv[4], NULL, 10));
-	else if (strcmp(what, "crowd") == 0 && argc == 4)
-		crowd(port, (int)strtol(argv[3], NULL, 10));
+	else if (strcmp(what, "crowd") == 0 && argc == 5)
+		crowd(port, (int)strtol(argv[3], NULL, 10), (int)strtol(argv[4], NULL, 10));
 	else if (strcmp(what, "stall") == 0)
 		stall(port);
 	else if (strcmp(what, "steady") == 0 && argc == 4)
