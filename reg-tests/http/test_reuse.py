@@ -13,7 +13,7 @@ from harness import equal
 def start(run, service=None, **options):
     p = scene.Pair()
     p.origin = web.Origin(run)
-    p.hub = scene.Hub(run, {"web": {"route": "site-a/x", "mode": "http"}}, **options).start().wait_ready()
+    p.hub = scene.Hub(run, {"web": {"route": "site-a/x", "mode": "http"}}, tunnels=[scene.tunnel(agents=("edge-1", "edge-2"))], **options).start().wait_ready()
     p.agent = scene.Agent(run, p.hub.authority, [p.hub.address], [scene.service("x", p.origin.target, **(service or {}))], links=1).start()
     p.hub.wait_links(1)
     p.web = p.hub.listen["web"]
@@ -113,6 +113,19 @@ def test_what_is_idle_makes_room(run):
         for _ in range(5):
             equal(a.ask("/", "POST", body=b"a").status, 200)
             equal(b.ask("/", "POST", body=b"b").status, 200)
+
+
+def test_not_over_an_agent_that_drains(run):
+    p = start(run)
+    other = web.Origin(run, "other")
+    second = scene.Agent(run, p.hub.authority, [p.hub.address], [scene.service("x", other.target)], name="edge-2", links=1).start()
+    p.hub.wait_links(2)
+    with web.Client(p.web) as c:
+        first = c.ask("/").text
+        equal(c.ask("/").text, first, "the connection that is kept")
+        (p.agent if first == "origin" else second).send(10)
+        harness.wait_until(lambda: c.ask("/").text != first, "requests to leave the agent that drains", 3)
+    (p.agent if first == "origin" else second).ended(0)
 
 
 def test_a_reload_ends_what_is_idle(run):

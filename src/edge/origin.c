@@ -1,6 +1,6 @@
 /* Origins, and the thread's pool of those that wait for a next request.
  * Owns the trip, and with it the session; a user borrows both. One that waits is given up after some seconds, when its session sleeps without a link, when bytes
- * come unasked, when the configuration is another one, or when somebody waits in the queue for its tunnel. One that is through ends in good order, and is in
+ * come unasked, when its agent gets no new sessions, when the configuration is another one, or when somebody waits in the queue for its tunnel. One that is through ends in good order, and is in
  * a list of its own until the target has ended as well.
  * Knows nothing of HTTP: when an exchange is complete is the user's word. */
 #include "mctunnel/edge/origin.h"
@@ -23,6 +23,7 @@
 #include <string.h>
 
 #define POOL_MAX 256       /* of a thread */
+#define AGE_MS 30000       /* then a new one: agents come back, targets change */
 #define POOL_MS 4000       /* less than what servers allow an idle connection: 5 s with some */
 #define CLOSING_MS 2000    /* for the target to end as well */
 #define PIECES 16
@@ -34,6 +35,7 @@ struct origin {
 	const struct origin_events *ev; /* borrowed; NULL: nobody has it */
 	void *user;                     /* borrowed */
 	struct origin **kept;           /* where its last user notes it; NULL: nowhere */
+	uint64_t born_ms, changes;      /* when its session began; here.changes when its agent was still welcome */
 	struct addr client, local;
 	const char *sni;                /* borrowed from the user, who has it as long as the trip may describe the client */
 	struct timer patience;          /* idle, closing */
@@ -53,6 +55,7 @@ static struct plea { /* to a thread: to give up what is idle */
 static _Thread_local struct {
 	struct list idle, closing;
 	size_t idle_n;
+	uint64_t changes;     /* of the registry */
 	bool running, stopping;
 } here;
 
@@ -331,6 +334,8 @@ static void on_session(void *owner, struct session *s)
 
 	o->s = s;
 	o->sni = NULL;
+	o->born_ms = clock_ms();
+	o->changes = here.changes;
 	note_way(o);
 	o->ev->on_ready(o->user);
 }
@@ -452,10 +457,30 @@ struct origin *origin_take(const struct origin_want *w, const struct origin_even
 	return o;
 }
 
+/* Would a new one go the same way? Asked again after changes only. */
+static bool welcome(struct origin *o)
+{
+	if (o->changes != here.changes && !trip_welcome(o->trip))
+		return false;
+	o->changes = here.changes;
+	return true;
+}
+
+static void on_change(void)
+{
+	here.changes++;
+	list_for_each_safe(n, &here.idle) {
+		struct origin *o = container_of(n, struct origin, node);
+
+		if (!welcome(o))
+			origin_close(o);
+	}
+}
+
 void origin_keep(struct origin *o, struct origin **kept, bool personal)
 {
 	o->personal |= personal;
-	if (here.stopping || session_ended(o->s)) {
+	if (here.stopping || session_ended(o->s) || clock_ms() - o->born_ms > AGE_MS || !welcome(o)) {
 		origin_close(o);
 		return;
 	}
@@ -546,6 +571,7 @@ void origin_init(void)
 	here.idle_n = 0;
 	here.running = true;
 	here.stopping = false;
+	registry_on_change(on_change);
 }
 
 void origin_renew(const struct generation *g)

@@ -562,6 +562,11 @@ bool trip_started(const struct trip *t)
 	return t->started;
 }
 
+bool trip_welcome(const struct trip *t)
+{
+	return t->advert && registry_serves(t->advert, way_of(t)->service);
+}
+
 bool trip_personal(const struct trip *t)
 {
 	const struct advert *a = t->advert;

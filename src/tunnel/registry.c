@@ -830,6 +830,13 @@ enum registry_offer registry_offer(const char *tunnel, const char *service)
 	return best;
 }
 
+bool registry_serves(const struct advert *a, const char *service)
+{
+	struct peer *p = peer_find(a);
+	const struct hello_service *o = p ? offered(p->advert, service) : NULL;
+	return o && o->up && weight_of(p, o) > 0 && !p->advert->draining && room_of(p) != PICK_NONE && !closed_by_operator(p->advert->tunnel, service);
+}
+
 #define CANDIDATES 256
 
 struct candidates {

@@ -68,6 +68,7 @@ void trip_established(struct trip *t, const char *target);
 void trip_free(struct trip *t, enum reason why, uint64_t up, uint64_t down);
 
 bool trip_started(const struct trip *t);
+bool trip_welcome(const struct trip *t);                  /* its agent would be given another session now */
 bool trip_personal(const struct trip *t);                 /* the target is told who the client is: the session is for this one alone */
 bool trip_waiting(const struct trip *t);                  /* in the queue */
 struct session *trip_session(const struct trip *t);      /* NULL: none yet, or it is over */

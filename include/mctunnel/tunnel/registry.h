@@ -85,6 +85,9 @@ void registry_on_change(void (*on_change)(void));
 /* on_news is called on thread 0, once for each advert of an instance that another one replaces (both good during the call). One may ask. */
 void registry_on_news(void (*on_news)(const struct advert *before, const struct advert *now));
 
+/* Would the agent that has said this be given new sessions of the service now (a draining one, one whose links retire, a service that is down or closed: no)? */
+bool registry_serves(const struct advert *a, const char *service);
+
 /* Does some agent offer the service (NULL: any)? DOWN: only such as are ill, draining, or barred by an operator. */
 enum registry_offer { OFFER_NONE, OFFER_DOWN, OFFER_UP };
 enum registry_offer registry_offer(const char *tunnel, const char *service);
