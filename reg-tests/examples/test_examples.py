@@ -75,6 +75,8 @@ class Site:
         bare = re.sub(r"^\s*#.*|\s#.*", "", text, flags=re.M)
         for name in re.findall(r"/etc/mctunnel/pki/([\w.${}-]+)\.key", bare):
             self._make(name.replace("${AGENT_NAME}", "node-1"))
+        if "/pki/ticket.keys" in bare and not os.path.exists(self.pki + "/ticket.keys"):
+            self._pki("ticket-key")
         for folder in set(re.findall(r'"/etc/mctunnel/([\w-]+)/"', bare)):
             self._make("www.example.com")
             bundle = read(self.pki + "/www.example.com.pem") + read(self.pki + "/www.example.com.key")

@@ -15,6 +15,7 @@ SESSIONS = 4        # of each kind
 KINDS = ("busy", "listening", "idle")
 QUIET_MS = 1000     # clients were served for so long without a gap: it is over
 CAUGHT = 2          # clients on their way through the hub at the moment the address moves
+BUSY_MS = 250       # ... but for what a busy machine needs
 GAP_MS = 20         # between two clients that were served; less is the machine
 
 
@@ -121,9 +122,9 @@ class Watch:
         def quiet():
             good = self.look().good()
             now, i = now_ms() - self.t0, len(good) - 1
-            if not good or now - good[-1] > 3 * GAP_MS + 50:
+            if not good or now - good[-1] > BUSY_MS:
                 return False
-            while i > 0 and good[i] - good[i - 1] <= GAP_MS + 50:
+            while i > 0 and good[i] - good[i - 1] <= BUSY_MS:
                 i -= 1
             return now > 300 and good[-1] - max(good[i], 0) >= QUIET_MS
         wait_until(quiet, self.case + ": clients to be served again", timeout, 0.1)
@@ -149,6 +150,8 @@ class Watch:
 def worker_crash(lab):
     """kill -9 of the worker: its master has another one at once"""
     hub = lab.owner()
+    wait_until(lambda: lab.info(hub).get("Uptime_sec", 0) >= 2, "the worker to be no beginner")  # else its master waits 100 ms
+    lab.rested(hub)
     with Watch(lab, "worker-crash") as w:
         w.mark()
         os.kill(lab.worker(hub), signal.SIGKILL)
@@ -382,6 +385,7 @@ def host_loss_vip(lab):
     try:
         lab.settled()
         hub = lab.owner()
+        lab.rested(hub)
         with Watch(lab, "host-loss-vip") as w:
             w.mark()
             lab.unplug(hub)
@@ -405,6 +409,7 @@ def switch_vip(lab):
     try:
         lab.settled()
         hub = lab.owner()
+        lab.rested(hub)
         with Watch(lab, "switch-vip") as w:
             w.mark()
             os.kill(lab.pid("keepalived-" + hub), signal.SIGTERM)
@@ -427,5 +432,27 @@ CASES = {f.__name__.replace("_", "-"): f for f in (
     host_loss_vip, switch_vip)}
 
 
+HEAD = ("| case | clients: outage | slowest | failed | busy sessions | listening | idle | agents back |\n"
+        "|---|---|---|---|---|---|---|---|")
+
+
 def median_and_worst(values):
-    return (statistics.median(values), max(values)) if values else (float("nan"), float("nan"))
+    return "%.0f / %.0f" % (statistics.median(values), max(values)) if values else "-"
+
+
+def ends_of(seen, kind):
+    """When sessions of a kind learnt of it, in words."""
+    ends = [max(t for t, _ in s.ends[kind]) for s in seen if len(s.ends[kind]) == s.up[kind]]
+    if not any(s.ends[kind] for s in seen):
+        return "-"
+    more = "" if len(ends) == len(seen) else " (%d of %d runs)" % (len(ends), len(seen))
+    return median_and_worst(ends) + more
+
+
+def row(name, seen):
+    """A row of doc/failover.md's table: median / worst of the runs."""
+    back = [s.agents_ms for s in seen if s.agents_ms is not None]
+    failed = sorted(len(s.failed()) for s in seen)
+    return "| %s | %s | %s | %s | %s | %s | %s | %s |" % (
+        name, median_and_worst([s.outage() for s in seen]), median_and_worst([s.slowest() for s in seen]),
+        "%.0f / %d" % (statistics.median(failed), failed[-1]), *(ends_of(seen, k) for k in KINDS), median_and_worst(back))

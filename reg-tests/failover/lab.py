@@ -215,6 +215,16 @@ class Lab:
         except ValueError:
             return {}
 
+    rest_s = 0  # a link that was lost younger than 10 s is not dialled again at once: whoever measures wants older ones
+
+    def rested(self, hub):
+        """The links of a hub are old enough."""
+        def old():
+            with contextlib.suppress(ValueError):
+                ages = [row["age"] for row in json.loads(self.ask(hub, "show links json"))]
+                return len(ages) == LINKS * len(AGENTS) and min(ages) >= self.rest_s
+        wait_until(old, "old links at " + hub, PATIENCE + self.rest_s)
+
     def log(self, hub, event=None):
         records = []
         with contextlib.suppress(OSError), open(self.path(hub + ".log")) as f:
