@@ -6,11 +6,12 @@ import signal
 import socket
 import sys
 import threading
+import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "lib"))
 import harness
 import scene
 import tcp
-from harness import check, equal
+from harness import check, equal, say
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 HEADS = {"length": b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n",
@@ -123,6 +124,71 @@ def test_client_leaves(run):
     for name, request in each_framing(target):
         tcp.reset(ask(hub, request, b"some of it"))
         equal(target.server.result()[0], "reset", name + ": what the target sees of a client that does not read its answer")
+    hub.nothing_left()
+
+
+def test_target_tires_of_waiting(run):
+    """A kept connection ends just as the next request sets out: one that changes nothing is asked again, and the client does not notice."""
+    connections = [0]
+
+    def serve(s):
+        connections[0] += 1
+        odd, patience = connections[0] % 2, harness.PATIENCE  # for the first request
+        with contextlib.suppress(ConnectionResetError):
+            while True:
+                got = b""
+                while not got.endswith(b"\r\n\r\n"):
+                    s.settimeout(patience)
+                    try:
+                        more = s.recv(65536)
+                    except socket.timeout:
+                        more = b""
+                    if not more:
+                        if odd:
+                            tcp.reset(s)
+                        return
+                    got += more
+                s.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+                patience = 0.004
+
+    hub = scene.Hub(run, {"web": {"mode": "http", "route": "site-a/web"}}).start()
+    hub.wait_ready()
+    scene.Agent(run, hub.authority, [hub.address], [scene.service("web", tcp.Server(run, serve).target)]).start()
+    hub.wait_links(2)
+    with tcp.open_socket(hub.listen["web"]) as s:
+        for i in range(400):
+            s.sendall(GET)
+            got = b""
+            while not got.endswith(b"\r\n\r\nok"):
+                more = s.recv(65536)
+                check(more, "the connection ended at request", i, got)
+                got += more
+                check(got.startswith(b"HTTP/1.1 200 "[:len(got)]), "request", i, "was answered", got)
+            time.sleep(i % 20 * 0.0005)
+    say("400 requests over %d connections to the target" % connections[0])
+    check(connections[0] > 20, "connections to the target:", connections[0])
+    hub.nothing_left()
+
+
+def test_answer_before_a_reset(run):
+    """A target that does not want the body answers and closes, which is a RST as there is something unread: the answer is the client's."""
+    def serve(s):
+        s.recv(100)
+        s.sendall(b"HTTP/1.1 413 Too large\r\nContent-Length: 3\r\nConnection: close\r\n\r\nbig")
+
+    hub = scene.Hub(run, {"web": {"mode": "http", "route": "site-a/web"}}).start()
+    hub.wait_ready()
+    scene.Agent(run, hub.authority, [hub.address], [scene.service("web", tcp.Server(run, serve).target)]).start()
+    hub.wait_links(2)
+    for i in range(200):
+        with tcp.open_socket(hub.listen["web"]) as s:
+            s.sendall(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 20000\r\n\r\n" + b"x" * 20000)
+            got = b""
+            while not got.endswith(b"\r\n\r\nbig"):
+                more = s.recv(65536)
+                check(more, "the connection ended at request", i, got)
+                got += more
+                check(got.startswith(b"HTTP/1.1 413 "[:len(got)]), "request", i, "was answered", got)
     hub.nothing_left()
 
 

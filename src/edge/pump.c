@@ -60,6 +60,16 @@ static void give_up(struct pump *p, enum reason why)
 	finish(p, why);
 }
 
+/* The conn has failed. What a target said before it broke is an answer, maybe (HTTP: 413, and the rest of the body is not read). */
+static void break_up(struct pump *p)
+{
+	if (p->o.target_side)
+		session_part(p->s, p->o.local_reset);
+	else
+		session_abort(p->s, p->o.local_reset);
+	finish(p, p->o.local_reset);
+}
+
 static uint32_t quiet_limit(const struct pump *p)
 {
 	return pump_half_closed(p) && p->o.half_closed_ms ? p->o.half_closed_ms : p->o.idle_ms;
@@ -167,7 +177,7 @@ static bool move_in(struct pump *p)
 	last = read_some(p, &total);
 	moved(p, &p->in, STAT_BYTES_UP, p->up, total);
 	if (last == CONN_FAILED) {
-		give_up(p, p->o.local_reset);
+		break_up(p);
 		return false;
 	}
 	if (last == 0) {
@@ -213,8 +223,9 @@ static bool move_out(struct pump *p)
 	}
 	if (last != CONN_FAILED)
 		return true;
-	if (move_in(p)) /* what it sent before it broke */
-		give_up(p, p->o.local_reset);
+	p->c->readable = true; /* what it sent before it broke, noticed or not */
+	if (move_in(p))
+		break_up(p);
 	return false;
 }
 
@@ -238,7 +249,7 @@ static void settle(struct pump *p)
 		session_release(p->s);
 		finish(p, REASON_DONE);
 	} else if (p->c->error || reset_unread(p)) {
-		give_up(p, p->o.local_reset);
+		break_up(p);
 	}
 }
 

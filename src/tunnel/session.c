@@ -27,6 +27,7 @@
 #define GROW_WITHIN_US 8000    /* a full ring consumed within this time (or two round trips) may grow */
 #define RING_IDLE_MS 1000
 #define MEMORY_RETRY_MS 20
+#define PARTING_MS 1000
 #define SLICES 4096
 #define BARRED_MAX 4096
 
@@ -75,6 +76,7 @@ struct session {
 	uint8_t abort_why;
 	uint8_t held;
 	bool agent_side, established, aborted, dead, waits_answer, kept, barred;
+	bool parting;                          /* to be aborted (abort_why) when all is sent */
 };
 
 static const struct rider_events riding;
@@ -438,7 +440,12 @@ static void on_timer(struct timer *t)
 		else
 			lose(s, REASON_RESUME_TIMEOUT, false);
 		break;
-	case OPEN: unblock(s); break;
+	case OPEN:
+		if (s->parting)
+			session_abort(s, s->abort_why);
+		else
+			unblock(s);
+		break;
 	case KEPT:
 	case MOVING: BUG_ON(true);
 	}
@@ -590,6 +597,8 @@ static void go_on(struct session *s)
 	h2_wake(link_h2(s->link), s->stream);
 	link_touch(s->link);
 	unblock(s);
+	if (s->parting)
+		timer_start(&s->timer, s->out.sent == s->out.end ? 0 : PARTING_MS);
 }
 
 int session_resume(struct session *s, struct link *l)
@@ -864,6 +873,8 @@ static void pull(struct rider *r, uint8_t *dst, size_t len, bool fin)
 		o->sent_high = o->sent;
 	if (fin)
 		o->fin_sent = true;
+	if (s->parting && o->sent == o->end)
+		timer_start(&s->timer, 0); /* not from in here: the frame is being made */
 }
 
 /* More room only for who empties what there is quickly: that bounds a slow reader's memory at what it needs. */
@@ -1044,6 +1055,20 @@ static void closed(struct rider *r, uint32_t code)
 	}
 }
 
+/* What came with a RST is the owner's as far as it takes it at once, as with TCP. false: the session is over, or will be. */
+static bool last_words(struct session *s)
+{
+	bool goes_on;
+	if (s->agent_side || !s->owner || list_empty(&s->r.ready_node))
+		return true;
+	list_del(&s->r.ready_node);
+	hold(s);
+	s->ev->on_readable(s->owner);
+	goes_on = !s->dead && !s->aborted;
+	unhold(s);
+	return goes_on;
+}
+
 static void was_reset(struct rider *r, uint32_t code)
 {
 	struct session *s = of(r);
@@ -1054,6 +1079,8 @@ static void was_reset(struct rider *r, uint32_t code)
 		strand(s);
 		return;
 	}
+	if (!last_words(s))
+		return;
 	h2_bind(link_h2(s->link), s->stream, NULL);
 	s->stream = 0;
 	if (code == H2_REFUSED_STREAM)
@@ -1109,6 +1136,21 @@ void session_abort(struct session *s, enum reason why)
 }
 
 /* ---- moving ---- */
+
+void session_part(struct session *s, enum reason why)
+{
+	if (s->state != OPEN || !s->stream || s->out.sent == s->out.end) {
+		session_abort(s, why);
+		return;
+	}
+	s->owner = NULL;
+	s->parting = true;
+	s->abort_why = (uint8_t)why;
+	bufq_clear(&s->in.backlog);
+	drop_slices(s);
+	s->in.consumed = s->in.got;
+	timer_start(&s->timer, PARTING_MS);
+}
 
 void session_leave(struct session *s)
 {

@@ -65,6 +65,8 @@ bool session_ended(const struct session *s);       /* the other side's FIN came,
 void session_release(struct session *s);
 /* The local side broke or gives up: the other side is told `why`; the owner is not called again. */
 void session_abort(struct session *s, enum reason why);
+/* The same, but what was committed before is sent first, if that takes no longer than a second. */
+void session_part(struct session *s, enum reason why);
 
 const char *session_id(const struct session *s); /* 32 hex digits (a buffer of the thread, good until the 4th next call) */
 uint64_t session_sent(const struct session *s);  /* bytes taken from the local side */

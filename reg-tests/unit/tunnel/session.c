@@ -457,6 +457,65 @@ static void test_reset_with_bytes_in_flight(void **state)
 	finish();
 }
 
+static void expect_last_words(uint64_t got)
+{
+	settle_pair(&hub, &agent);
+	pass_ms(1);
+	settle_pair(&hub, &agent);
+	assert_int_equal(client.got, got);
+	assert_int_equal(client.ends, 1);
+	assert_int_equal(client.why, REASON_TARGET_RESET);
+	assert_int_equal(target.ends, 0);
+	finish();
+}
+
+static void test_last_words_come_before_the_reset(void **state)
+{
+	up();
+	client.greedy = true;
+	user_write(&client, 10000); /* nobody reads it */
+	user_write(&target, 10000);
+	session_part(target.s, REASON_TARGET_RESET);
+	target.s = NULL;
+	expect_last_words(10000);
+}
+
+static void test_last_words_go_on_over_another_link(void **state)
+{
+	up();
+	client.greedy = true;
+	user_write(&target, 10000);
+	carry(&agent, &hub);
+	user_write(&target, 3000);
+	session_part(target.s, REASON_TARGET_RESET);
+	target.s = NULL;
+	relink();
+	assert_int_equal(session_resume(session_of_node(hub.parked.next), hub.l), 0);
+	expect_last_words(13000);
+}
+
+static void test_last_words_are_not_waited_for(void **state)
+{
+	up();
+	client.greedy = true;
+	user_write(&target, 10000);
+	session_part(target.s, REASON_TARGET_RESET);
+	target.s = NULL;
+	pass_ms(PARTING_MS + 1); /* nothing could be sent */
+	expect_last_words(0);
+}
+
+static void test_without_last_words(void **state)
+{
+	up();
+	client.greedy = true;
+	user_write(&target, 10000);
+	settle_pair(&hub, &agent);
+	session_part(target.s, REASON_TARGET_RESET);
+	target.s = NULL;
+	expect_last_words(10000);
+}
+
 static void test_foreign_codes(void **state)
 {
 	links(false, true);
@@ -913,6 +972,10 @@ int main(int argc, char **argv)
 		T(test_kept_session_starts_anew),
 		T(test_connect_timeout),
 		T(test_reset_with_bytes_in_flight),
+		T(test_last_words_come_before_the_reset),
+		T(test_last_words_go_on_over_another_link),
+		T(test_last_words_are_not_waited_for),
+		T(test_without_last_words),
 		T(test_foreign_codes),
 		T(test_done_is_no_reason_for_a_reset),
 		T(test_reset_of_a_parked_session_is_told_later),

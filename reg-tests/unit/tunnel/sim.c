@@ -322,7 +322,10 @@ static void give_up(struct party *p, enum reason why)
 	p->why = why;
 	p->s = NULL;
 	seen.resets++;
-	session_abort(s, why);
+	if (!p->hub && why == REASON_TARGET_RESET)
+		session_part(s, why);
+	else
+		session_abort(s, why);
 }
 
 static void maybe_give_up(struct party *p, unsigned rarity)
