@@ -2,8 +2,8 @@
 """Listeners of mode http: requests routed one by one, bodies both ways, what the target and the client get to see, errors, ends."""
 import os
 import sys
-import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "lib"))
+import ctl
 import harness
 import scene
 import tcp
@@ -330,14 +330,14 @@ def test_a_client_that_leaves(run):
 
 
 def test_a_soft_stop_finishes_the_answer(run):
-    p = start(run)
+    p = start(run, settings=ctl.admin_settings(run, "hub"))
     p.a.special["/slow"] = lambda wire, m: (wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab"), wire.more(), wire.send(b"cd")) and None
     with web.Client(p.web) as c, web.Client(p.web) as idle, web.Client(p.web) as later:
         idle.ask("/a/x")
         c.request("/a/slow")
         equal(c.head().status, 200)
         later.send("GET /a/y HTTP/1.1\r\n")
-        time.sleep(0.1)
+        harness.wait_until(lambda: "\trequest\t" in ctl.command(run, "hub", "show sessions"), "the hub to have read a part of a head")
         p.hub.send(10)
         idle.ended()
         later.send("Host: a\r\n\r\n")
