@@ -7,14 +7,13 @@ to look at it; what a case is and what it has to prove is cases.py's.
         agent1 10.77.0.11, agent2 10.77.0.12: each with a target that says its name
 """
 import contextlib
+import fcntl
 import json
 import os
-import re
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -298,8 +297,11 @@ class Lab:
     def _build_tools(self):
         self.probe = os.path.join(TOP, "build", "release", "tools", "probe")
         source = os.path.join(TOP, "reg-tests", "failover", "shim.c")
-        if not os.path.exists(self.probe) or os.path.getmtime(self.probe) < os.path.getmtime(os.path.join(TOP, "reg-tests/tools/probe.c")):
-            run("make", "-s", "-C", TOP, "FLAVOUR=release", "build/release/tools/probe")
+        os.makedirs(os.path.dirname(self.probe), exist_ok=True)
+        with open(self.probe + ".lock", "w") as lock:  # several labs at a time
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not os.path.exists(self.probe) or os.path.getmtime(self.probe) < os.path.getmtime(os.path.join(TOP, "reg-tests/tools/probe.c")):
+                run("make", "-s", "-C", TOP, "FLAVOUR=release", "build/release/tools/probe")
         run("cc", "-O2", "-Wall", "-shared", "-fPIC", "-o", self.path("shim.so"), source)
         os.makedirs(self.path("libexec"))
         for script in ("keepalived-check", "keepalived-notify"):
