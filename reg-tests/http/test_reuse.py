@@ -128,6 +128,21 @@ def test_not_over_an_agent_that_drains(run):
     (p.agent if first == "origin" else second).ended(0)
 
 
+def test_a_fallback_is_left_as_soon_as_the_first_route_serves(run):
+    p = scene.Pair()
+    main, spare = web.Origin(run, "main"), web.Origin(run, "spare")
+    tunnels = [scene.tunnel("site-a"), scene.tunnel("site-b", agents=("edge-2",))]
+    p.hub = scene.Hub(run, {"web": {"route": ["site-a/x", "site-b/x"], "mode": "http"}}, tunnels=tunnels).start().wait_ready()
+    scene.Agent(run, p.hub.authority, [p.hub.address], [scene.service("x", spare.target)], name="edge-2", tunnel_name="site-b").start()
+    p.hub.wait_links(2)
+    with web.Client(p.hub.listen["web"]) as c:
+        equal([c.ask("/").get("X-Turn") for _ in range(3)], ["1", "2", "3"], "requests on one connection of the fallback")
+        scene.Agent(run, p.hub.authority, [p.hub.address], [scene.service("x", main.target)]).start()
+        p.hub.wait_links(4)
+        harness.wait_until(lambda: c.ask("/").text == "main", "requests to come back to the first route", 3)
+        equal({c.ask("/").text for _ in range(3)}, {"main"})
+
+
 def test_a_reload_ends_what_is_idle(run):
     p = start(run)
     with web.Client(p.web) as c:
