@@ -202,24 +202,34 @@ def switch(lab):
     return seen
 
 
-def soft_stop(lab):
-    """the hub that has the address is told to drain: the address moves first"""
+def ordered(lab, name, number):
+    """The hub that has the address is told to stop; the address moves first."""
     hub = lab.owner()
-    with Watch(lab, "soft-stop") as w:
+    with Watch(lab, name) as w:
         w.mark()
-        os.kill(lab.master(hub), signal.SIGUSR1)
+        os.kill(lab.master(hub), number)
+        wait_until(lambda: not lab.runs(hub), "the hub to end")
+        lab.end(hub)
+        lab.start_hub(hub)
         w.over()
         w.sessions_end()
         seen = w.look()
     seen.must("the other has the address", lab.owner() == lab.other(hub))
-    wait_until(lambda: not lab.runs(hub), "the hub to end")
-    lab.end(hub)
-    lab.start_hub(hub)
     lab.healthy()
     seen.must("it does not go back", lab.owner() == lab.other(hub))
     seen.must("no client fails but who was caught in the middle", len(seen.failed()) <= CAUGHT)
     seen.must("all sessions end by RST", seen.reset())
     return seen
+
+
+def soft_stop(lab):
+    """the hub that has the address is told to drain (USR1), and started again"""
+    return ordered(lab, "soft-stop", signal.SIGUSR1)
+
+
+def restart(lab):
+    """the hub that has the address is stopped and started, as systemctl restart does"""
+    return ordered(lab, "restart", signal.SIGTERM)
 
 
 def hang(lab):
@@ -428,7 +438,7 @@ def switch_vip(lab):
 
 
 CASES = {f.__name__.replace("_", "-"): f for f in (
-    worker_crash, hang, master_crash, keepalived_crash, host_loss, comeback, silent_cut, heal, switch, soft_stop, agent_loss, agents_loss, flaps,
+    worker_crash, hang, master_crash, keepalived_crash, host_loss, comeback, silent_cut, heal, switch, soft_stop, restart, agent_loss, agents_loss, flaps,
     host_loss_vip, switch_vip)}
 
 

@@ -19,7 +19,7 @@ def test_hang(run):
 
 
 def test_good_order(run):
-    proving.prove(run, cases.switch, cases.soft_stop)
+    proving.prove(run, cases.switch, cases.soft_stop, cases.restart)
 
 
 def test_examples(run):
