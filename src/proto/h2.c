@@ -1155,6 +1155,7 @@ struct h2_mux {
 	const struct h2_mux_events *ev;
 	void *owner;
 	uint32_t max_fields, fields; /* bytes of the header block being received */
+	char status;                 /* the first digit of its :status; 0: it has none */
 	uint32_t glitches;
 	int64_t unseen; /* bytes that came and belong to no frame that was shown: of unknown types */
 	const uint8_t *rest; /* borrowed from nghttp2: serialised, not yet taken */
@@ -1196,6 +1197,7 @@ static int mux_begin_headers(nghttp2_session *ng, const nghttp2_frame *frame, vo
 	struct h2_mux *m = arg;
 	int32_t id = frame->hd.stream_id;
 	m->fields = 0;
+	m->status = 0;
 	if (!m->server || frame->headers.cat != NGHTTP2_HCAT_REQUEST)
 		return 0;
 	void *stream = m->ev->on_stream(m->owner, id);
@@ -1216,21 +1218,28 @@ static int mux_header(nghttp2_session *ng, const nghttp2_frame *frame, const uin
 		mux_give_up(m, NGHTTP2_ENHANCE_YOUR_CALM);
 		return NGHTTP2_ERR_PAUSE;
 	}
+	if (strcmp((const char *)name, ":status") == 0)
+		m->status = (char)value[0];
 	if (stream)
 		m->ev->on_field(m->owner, stream, (const char *)name, (const char *)value);
 	return 0;
 }
 
-/* nghttp2 says of a client's first block only whether it is an answer: an interim one is followed by others. */
+/* nghttp2 would leave it out and go on; RFC 9113 calls the whole message malformed (8.1.1). */
+static int mux_bad_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint8_t *name, size_t namelen, const uint8_t *value, size_t valuelen, uint8_t flags,
+			  void *arg)
+{
+	return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE; /* RST_STREAM with PROTOCOL_ERROR */
+}
+
+/* nghttp2 says of a client's first block only that it is an answer, which may be an interim one: its :status tells. Trailers have none. */
 static enum h2_block mux_block(const struct h2_mux *m, const nghttp2_frame *frame)
 {
 	if (frame->headers.cat == NGHTTP2_HCAT_REQUEST)
 		return H2_REQUEST;
-	if (m->server)
+	if (m->server || !m->status)
 		return H2_TRAILERS;
-	if (frame->headers.cat == NGHTTP2_HCAT_RESPONSE)
-		return H2_ANSWER; /* the caller has seen its :status */
-	return frame->hd.flags & NGHTTP2_FLAG_END_STREAM ? H2_TRAILERS : H2_ANSWER;
+	return m->status == '1' ? H2_INTERIM : H2_ANSWER;
 }
 
 static int mux_frame(nghttp2_session *ng, const nghttp2_frame *frame, void *arg)
@@ -1428,6 +1437,7 @@ static nghttp2_session *make_mux(struct h2_mux *m)
 		nghttp2_session_callbacks_set_on_begin_frame_callback(cb, mux_begin_frame);
 		nghttp2_session_callbacks_set_on_begin_headers_callback(cb, mux_begin_headers);
 		nghttp2_session_callbacks_set_on_header_callback(cb, mux_header);
+		nghttp2_session_callbacks_set_on_invalid_header_callback(cb, mux_bad_header);
 		nghttp2_session_callbacks_set_on_frame_recv_callback(cb, mux_frame);
 		nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, mux_data);
 		nghttp2_session_callbacks_set_on_stream_close_callback(cb, mux_stream_close);
