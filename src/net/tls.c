@@ -1229,9 +1229,26 @@ static int use_own(struct loading *l, X509 *cert, int i)
 	return ok == 1 ? 0 : -1;
 }
 
+/* Where OpenSSL has no memory to decode the key or the extensions of a certificate, it does not say so, and holds the certificate for a bad one ever after: every peer would be
+ * refused. So both are asked for here, where it can be said; what a second certificate of the same bytes lacks as well is not for want of memory. */
+static bool is_whole(X509 *cert)
+{
+	return X509_get0_pubkey(cert) && X509_check_purpose(cert, -1, 0) == 1;
+}
+
+static bool was_read_whole(X509 *cert)
+{
+	X509 *again = is_whole(cert) ? NULL : X509_dup(cert);
+	bool whole = is_whole(cert) || (again && !is_whole(again));
+
+	X509_free(again);
+	ERR_clear_error();
+	return whole;
+}
+
 static int use_ca(struct loading *l, X509 *cert, int i)
 {
-	int ok = X509_STORE_add_cert(SSL_CTX_get_cert_store(l->tls->ctx), cert);
+	int ok = was_read_whole(cert) && X509_STORE_add_cert(SSL_CTX_get_cert_store(l->tls->ctx), cert);
 
 	if (ok == 1 && l->tls->server)
 		ok = SSL_CTX_add_client_CA(l->tls->ctx, cert);
