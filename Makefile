@@ -147,6 +147,10 @@ fuzz: ## build the fuzz targets with clang and run each for FUZZ_SECONDS (60); f
 		build/fuzz/fuzz/$$t -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 reg-tests/fuzz/corpus/$$t || exit 1; \
 	done
 
+faults: ## every allocation and system call of a small scenario fails in its turn (slow: an hour)
+	$(MAKE) FLAVOUR=asan program
+	reg-tests/faults/test_syscalls.py --full
+
 bench: all ## measure beside others, half an hour (scripts/bench --publish writes doc/benchmarks.md)
 	scripts/bench $(BENCH)
 
@@ -217,6 +221,6 @@ help: ## this list
 	@sed -n 's/^#  //p' Makefile
 
 -include $(LIB_OBJ:.o=.d) $(UNIT_BIN:=.d) $(FUZZ_BIN:=.d) $(REPLAY_BIN:=.d) $(TOOL_BIN:=.d) $(BUILD)/main.d $(BUILD)/ctl.d
-.PHONY: all program objects test check unit-tests reg-tests unit-binaries fuzz-binaries replay-binaries tool-binaries asan tsan fuzz bench soak \
+.PHONY: all program objects test check unit-tests reg-tests unit-binaries fuzz-binaries replay-binaries tool-binaries asan tsan fuzz faults bench soak \
 	newcomer install uninstall deb deb-test image image-test dist clean help
 .SECONDARY:

@@ -1,0 +1,299 @@
+#!/usr/bin/env python3
+"""One system call or allocation fails, each in its turn, from the start to the stop, with sanitizers looking on; and calls that come in pieces, interrupted, or later. Nobody crashes,
+hangs or leaks; what serves goes on. A sample each time; `--full` (make faults): every one."""
+import itertools
+import mmap
+import os
+import random
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "lib"))
+import harness
+import proc
+import scene
+import tcp
+from harness import check, equal, say
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+FULL = "--full" in sys.argv
+ALLOCATIONS, CALLS, PIECES, OPENSSL = 1, 2, 4, 8
+MEMORY = ALLOCATIONS | OPENSSL if FULL else ALLOCATIONS
+SHOTS = 8  # of a sample
+STARTS = 5
+STABLE = 1.2  # a worker that was ready for so long has not failed to start
+DEATHS = ("out of memory", "no memory", "cannot ")  # what die() says
+ASAN = "exitcode=99:abort_on_error=0:detect_leaks=1:handle_abort=0:verify_asan_link_order=0"
+
+
+class Shim:
+    """Of one program: what its processes shall meet (struct state in failcall.c)."""
+    LAYOUT = "=qqiiii"
+
+    def __init__(self, run, name):
+        self.path = run.path(name + ".state")
+        with open(self.path, "wb") as f:
+            f.write(b"\0" * mmap.PAGESIZE)
+        with open(self.path, "r+b") as f:
+            self.memory = mmap.mmap(f.fileno(), mmap.PAGESIZE)
+        library = run.path("failcall.so")
+        if not os.path.exists(library):
+            subprocess.run(["cc", "-O2", "-shared", "-fPIC", "-o", library, os.path.join(HERE, "failcall.c")], check=True)
+        self.environment = {"LD_PRELOAD": library, "FAIL_STATE": self.path, "ASAN_OPTIONS": ASAN}
+
+    def arm(self, what, target=0, spared=0):
+        struct.pack_into(self.LAYOUT, self.memory, 0, target, 0, spared, 0, 0, 0)
+        struct.pack_into("=i", self.memory, 20, what)
+
+    def off(self):
+        struct.pack_into("=i", self.memory, 20, 0)
+
+    def count(self):
+        return struct.unpack_from(self.LAYOUT, self.memory)[1]
+
+    def fired(self):
+        return struct.unpack_from(self.LAYOUT, self.memory)[4]
+
+
+def sample(total, n):
+    """Numbers from 1 to total: all of them, or n, in every part one."""
+    if FULL or total <= n:
+        return list(range(1, total + 1))
+    return sorted(random.randint(1 + i * total // n, (i + 1) * total // n) for i in range(n))
+
+
+def served(p):
+    try:
+        tcp.ask(p.listen["echo"], timeout=3)
+        return True
+    except (OSError, harness.Failed):
+        return False
+
+
+def recovers(p):
+    harness.wait_until(lambda: p.hub.must_run() and p.agent.must_run() and served(p), "service to go on", 30)
+
+
+def link_away(p):
+    """A link is closed by order; it comes back, as a rule soon."""
+    before = len(p.hub.log("link_up"))
+    try:
+        rows = ask_admin(p.sock, "show links").splitlines()
+        for row in rows:
+            if row.split()[:1] and row.split()[0].isdigit():
+                ask_admin(p.sock, "shutdown link " + row.split()[0])
+                break
+        harness.wait_until(lambda: len(p.hub.log("link_up")) > before, "a link", 2)
+    except (OSError, harness.Failed):
+        pass  # the worker has died, has lost the connection, or a line of the log
+
+
+def ask_admin(path, line):
+    with socket.socket(socket.AF_UNIX) as s:
+        s.settimeout(harness.PATIENCE)
+        s.connect(path)
+        s.sendall(line.encode() + b"\n")
+        answer = b""
+        while True:
+            more = s.recv(65536)
+            if not more:
+                return answer.decode()
+            answer += more
+
+
+def one_round(p, victim):
+    """A session, a link that comes back, a reload."""
+    served(p)
+    link_away(p)
+    victim.send(signal.SIGHUP)
+    recovers(p)
+    p.hub.wait_links(2, 30)
+
+
+REPORT = re.compile(r"^=+\n==\d+==ERROR: AddressSanitizer: SEGV.*?^==\d+==ABORTING\n", re.M | re.S)
+
+
+def foreign(report):
+    """OpenSSL does not always look whether it got memory: the worker's death is its own then, and the next one goes on."""
+    frames = re.findall(r"^    #\d+ .*$", report, re.M)
+    above = list(itertools.takewhile(lambda f: " src/" not in f, frames))
+    return any("libcrypto" in f or "libssl" in f for f in above)
+
+
+def said_terrible(program):
+    text = REPORT.sub(lambda m: "foreign: cannot go on\n" if foreign(m[0]) else m[0], program.errors())
+    return [w for w in ("Sanitizer", "runtime error", "BUG", "died of") if w in text]
+
+
+def forget_foreign(program):
+    """Before the last look at what it has said."""
+    with open(program.err_path, errors="replace") as f:
+        text = f.read()
+    kept = REPORT.sub(lambda m: "" if foreign(m[0]) else m[0], text)
+    if kept != text:
+        os.truncate(program.err_path, 0)
+        with open(program.err_path, "a") as f:
+            f.write(kept)
+
+
+def descriptors(program):
+    return len(os.listdir("/proc/%d/fd" % program.worker()))
+
+
+def spared(victim, what):
+    """Without memory for a reload a master ends with a message, and nobody is there to go on in its place (test_crash.py:master_killed)."""
+    return victim.master() if what & ALLOCATIONS else 0
+
+
+def shoot(p, victim, shim, what, n):
+    """The Nth fails within a round. Whether it did, and whether the worker was replaced."""
+    worker = victim.worker()
+    shim.arm(what, n, spared(victim, what))
+    one_round(p, victim)
+    hit = shim.fired()
+    shim.off()
+    equal(said_terrible(victim), [], "%s after call %d; it says:\n%s" % (victim.name, n, victim.errors()[-4000:]))
+    if victim.worker() == worker:
+        return hit, False
+    p.hub.wait_ready()
+    harness.stays(victim.running, STABLE, "the program runs")
+    p.hub.wait_links(2, 30)
+    return hit, True
+
+
+def each(run, choose, what):
+    server = tcp.Server(run, tcp.echo)
+    p = scene.Pair()
+    shims = {name: Shim(run, name) for name in ("hub", "edge-1")}
+    p.sock = run.path("admin.sock")
+    p.hub = scene.Hub(run, {"echo": "site-a/echo"}, settings={"admin": ({"bind": "unix:" + p.sock},)}, environment=shims["hub"].environment).start().wait_ready()
+    p.listen = p.hub.listen
+    p.agent = scene.Agent(run, p.hub.authority, [p.hub.address], [scene.service("echo", server.target)], environment=shims["edge-1"].environment).start()
+    p.hub.wait_links(2)
+    victim = choose(p)
+    shim = shims[victim.name]
+    one_round(p, victim)
+    shim.arm(what, 0, spared(victim, what))
+    one_round(p, victim)
+    total = shim.count()
+    shim.off()
+    check(total > 20, "counted only", total)
+    before, hits, deaths = descriptors(victim), 0, 0
+    for n in sample(total, SHOTS):
+        hit, died = shoot(p, victim, shim, what, n)
+        hits, deaths = hits + hit, deaths + died
+    said = sum(victim.errors().count(w) for w in DEATHS) + len(REPORT.findall(victim.errors()))
+    forget_foreign(victim)
+    say("%d in a round; %d hit, the worker was replaced %d times" % (total, hits, deaths))
+    check(hits >= 2, "too few hit:", hits)
+    check(said >= deaths, "deaths without a message:", victim.errors()[-4000:])
+    p.hub.nothing_left()
+    harness.wait_until(lambda: descriptors(victim) <= before + 2, "descriptors to be about %d again" % before)
+
+
+def test_each_call_of_the_hub(run):
+    each(run, lambda p: p.hub, CALLS)
+
+
+def test_each_call_of_the_agent(run):
+    each(run, lambda p: p.agent, CALLS)
+
+
+def test_each_allocation_of_the_hub(run):
+    each(run, lambda p: p.hub, MEMORY)
+
+
+def test_each_allocation_of_the_agent(run):
+    each(run, lambda p: p.agent, MEMORY)
+
+
+# ---- start and stop ----
+
+def starts(hub):
+    """Ready, or ended with a message."""
+    harness.wait_until(lambda: not hub.running() or is_ready(hub), "the program to be ready or to end", 30)
+    if hub.running():
+        return True
+    hub.abandon()
+    said = hub.errors().replace("failcall: failed", "")
+    check(hub.popen.returncode == 1, "exit code", hub.popen.returncode, said[-4000:])
+    check(any(w in said for w in DEATHS + ("[ALERT]", "alert")), "ended without a message:", said[-4000:])
+    return False
+
+
+def is_ready(hub):
+    try:
+        return hub.get("/readyz")[0] == 200
+    except OSError:
+        return False
+
+
+def start_and_stop(run, hub, shim, what, n):
+    shim.arm(what, n)
+    hub.start()
+    if starts(hub):
+        hub.send(signal.SIGTERM)
+        harness.wait_until(lambda: not hub.running(), "the hub to end", 30)
+        check(hub.popen.returncode in (0, 1), "exit code", hub.popen.returncode, hub.errors()[-4000:])
+        harness.wait_until(lambda: not proc.members(hub.popen.pid), "the worker to be gone", 10)
+        hub.abandon()
+    total = shim.count()
+    shim.off()
+    equal(said_terrible(hub), [], "after call %d it says:\n%s" % (n, hub.errors()[-4000:]))
+    return total
+
+
+def each_of_a_start(run, what):
+    shim = Shim(run, "hub")
+    hub = scene.Hub(run, {"echo": "site-a/echo"}, settings={"admin": ({"bind": "unix:" + run.path("admin.sock")},)}, environment=shim.environment)
+    total = start_and_stop(run, hub, shim, what, 0)
+    numbers = sample(total, STARTS)
+    for n in numbers:
+        start_and_stop(run, hub, shim, what, n)
+    say("%d from start to stop; %d of them failed, one at a time" % (total, len(numbers)))
+
+
+def test_each_call_of_a_start(run):
+    each_of_a_start(run, CALLS)
+
+
+def test_each_allocation_of_a_start(run):
+    each_of_a_start(run, MEMORY)
+
+
+# ---- pieces ----
+
+def seconds_of(program):
+    return sum(proc.cpu_seconds(pid) for pid in (program.master(), program.worker()))
+
+
+def test_pieces(run):
+    """Of five calls on a socket one is interrupted, one says EAGAIN, two move one byte."""
+    server = tcp.Server(run, tcp.echo)
+    shims = [Shim(run, name) for name in ("hub", "edge-1")]
+    p = scene.Pair()
+    p.hub = scene.Hub(run, {"echo": "site-a/echo"}, environment=shims[0].environment).start().wait_ready()
+    p.agent = scene.Agent(run, p.hub.authority, [p.hub.address], [scene.service("echo", server.target)], environment=shims[1].environment).start()
+    p.hub.wait_links(2)
+    for s in shims:
+        s.arm(PIECES)
+    times = tcp.crowd(p.hub.listen["echo"], 10, 100000, 100)
+    for s in shims:
+        check(s.count() > 100, "calls harmed:", s.count())
+    p.hub.nothing_left()
+    before, began = seconds_of(p.hub) + seconds_of(p.agent), time.monotonic()
+    time.sleep(2)
+    busy = (seconds_of(p.hub) + seconds_of(p.agent) - before) / (time.monotonic() - began)
+    say("%s; idle afterwards: %.1f %% of a core" % (harness.spread(times), 100 * busy))
+    check(busy < 0.3, "it spins: %.2f" % busy)
+    equal([r for r in p.hub.log("session") if r["reason"] != "done"], [], "sessions that ended badly")
+    equal(p.hub.log("link_down"), [], "links that broke")
+
+
+if __name__ == "__main__":
+    sys.argv = [a for a in sys.argv if a != "--full"]
+    harness.main(globals(), threads=(2,))
