@@ -298,6 +298,22 @@ def test_malformed_requests(run):
     equal([m.line for m in p.a.requests + p.b.requests if "chunked" not in str(m.fields)], [], "requests that got through")
 
 
+def test_bodies_that_are_too_long(run):
+    """By their length at once, in chunks as soon as they are; up to the limit they pass."""
+    p = start(run, {"max_body": 1000})
+    for chunked in (False, True):
+        with web.Client(p.web) as c:
+            body = b"x" * 1000
+            c.ask("/a/x", "POST", body=body)
+            equal(len(p.a.last().body), 1000, "the body at the target")
+            if chunked:
+                c.send(b"POST /a/x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3e8\r\n%s\r\n1\r\nx\r\n0\r\n\r\n" % body)
+            else:
+                c.request("/a/x", "POST", body=body + b"x")
+            equal(c.answer().status, 413, "chunked: %s" % chunked)
+    p.hub.wait_log("session", count=2, status=413, reason="bad_request")
+
+
 def test_heads_that_do_not_come(run):
     p = start(run, timeouts={"http_request": "400ms"})
     with web.Client(p.web) as c:

@@ -323,6 +323,7 @@ static const struct row listener_rows[] = {
 	{ .name = "users", .kind = KIND_TEXT, .list = LIST_FILLED, STRINGS(struct conf_listener, users),
 	  .help = "Who may use the proxy (mode connect): \"NAME:PASSWORD\", the password in plain text or as crypt(3) makes it (\"$6$...\"); \"@/path\" is a file with one a line." },
 	{ .name = "max_head", .kind = KIND_SIZE, FIELD(struct conf_listener, max_head), .min = 1024, .max = 64u << 10, .def = "16k", .help = "The longest head of a request (modes http and connect)." },
+	{ .name = "max_body", .kind = KIND_SIZE, FIELD(struct conf_listener, max_body), .max = 1024 * GIB, .def = "0", .help = "The longest body of a request (mode http); what is longer gets 413. 0: no limit." },
 	{ .name = "limits", .kind = KIND_GROUP, .sub = &listener_limits, .help = "Limits of a client address, and bandwidth." },
 };
 static const struct section listeners = { .name = "listeners", ROWS(listener_rows), .size = sizeof(struct conf_listener),

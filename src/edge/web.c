@@ -424,6 +424,7 @@ static struct request *request_new(struct web *w)
 	r->x.upgrade = h->upgrade;
 	r->x.binds = webhead_binds(h);
 	http1_body_begin(&r->x.body, h);
+	r->x.body.max = w->place->l->max_body;
 	r->safe = is_safe(r->method) && r->x.body.done;
 	return r;
 }
@@ -613,20 +614,33 @@ static size_t make_head(struct web *w, const struct webroute *way)
 	return webhead_request(exchange_space()->out, EXCHANGE_OUT, &q);
 }
 
-static void begin_http(struct web *w)
+static bool too_long(const struct web *w)
 {
-	struct webroute way;
-	size_t n;
+	const struct http1_body *b = &w->r->x.body;
 
-	if (!decide(w, &way))
-		return;
-	n = make_head(w, &way);
+	return b->framing == HTTP1_LENGTH && b->max && b->left > b->max;
+}
+
+static void set_out(struct web *w, const struct webroute *way)
+{
+	size_t n = make_head(w, way);
+
 	if (n == 0)
 		refuse(w, &(struct refusal){ .status = 431, .why = REASON_BAD_REQUEST });
-	else if (!keep_way(w->r, &way, n))
+	else if (!keep_way(w->r, way, n))
 		fail(w, REASON_RESOURCES, NULL);
 	else
 		seek(w);
+}
+
+static void begin_http(struct web *w)
+{
+	struct webroute way;
+
+	if (too_long(w))
+		refuse(w, &(struct refusal){ .status = 413, .why = REASON_BAD_REQUEST });
+	else if (decide(w, &way))
+		set_out(w, &way);
 }
 
 /* true: it is one of the users, or everybody may. */

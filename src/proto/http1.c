@@ -852,11 +852,8 @@ static ssize_t take_chunked(struct http1_body *b, const char *in, size_t n, stru
 	return (ssize_t)i;
 }
 
-ssize_t http1_body_take(struct http1_body *b, const char *in, size_t n, struct http1_text *data, struct http1_error *err)
+static ssize_t take(struct http1_body *b, const char *in, size_t n, struct http1_text *data, struct http1_error *err)
 {
-	*data = (struct http1_text){ in, 0 };
-	if (n == 0 || b->done)
-		return 0;
 	if (b->framing == HTTP1_CHUNKED)
 		return take_chunked(b, in, n, data, err);
 	data->len = piece(b->framing == HTTP1_LENGTH ? b->left : n, n);
@@ -865,6 +862,21 @@ ssize_t http1_body_take(struct http1_body *b, const char *in, size_t n, struct h
 		b->done = b->left == 0;
 	}
 	return data->len;
+}
+
+ssize_t http1_body_take(struct http1_body *b, const char *in, size_t n, struct http1_text *data, struct http1_error *err)
+{
+	ssize_t taken;
+
+	*data = (struct http1_text){ in, 0 };
+	if (n == 0 || b->done)
+		return 0;
+	taken = take(b, in, n, data, err);
+	b->content += data->len;
+	if (b->max == 0 || b->content <= b->max)
+		return taken;
+	*err = (struct http1_error){ .status = 413, .text = "the body is longer than max_body" };
+	return -1;
 }
 
 /* ---- paths ---- */

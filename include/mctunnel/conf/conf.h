@@ -174,6 +174,7 @@ struct conf_listener {
 	int forwarded;                /* enum forwarded: what becomes of X-Forwarded-* and Forwarded of clients */
 	struct conf_strings users;    /* mode connect: "NAME:PASSWORD", the password plain or as crypt(3) has it; none: no authentication */
 	uint32_t max_head;            /* bytes of the head of an HTTP request */
+	uint64_t max_body;            /* bytes of its body; 0: any number */
 	struct conf_limits limits;
 	uint32_t maxconn;    /* 0: no limit of its own */
 	uint32_t rate_limit; /* new sessions a second; 0: no limit of its own */

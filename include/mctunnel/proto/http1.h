@@ -72,6 +72,8 @@ struct http1_body {
 	enum http1_framing framing;
 	uint64_t left;     /* of a length, or of the chunk at hand */
 	bool done;         /* the message has ended */
+	uint64_t max;      /* bytes of content it may have, set after http1_body_begin; 0: any number. More is malformed (413) */
+	uint64_t content;  /* bytes of content so far */
 	bool answer;
 	uint8_t state, digits, name_len;
 	uint32_t extra;    /* bytes of the chunk's extensions, of the trailers so far */
