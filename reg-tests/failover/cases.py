@@ -95,8 +95,12 @@ class Watch:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.files[n])
             self.lab.start("probe-" + n, "client", [self.lab.probe, n, target, *words], out=self.files[n])
-        wait_until(lambda: sum(line.startswith("up") for line in self.lines("sessions")) == SESSIONS * len(KINDS), "the sessions to be up")
-        wait_until(lambda: len(self.lines("clients")) > 20, "clients")
+        try:
+            wait_until(lambda: sum(line.startswith("up") for line in self.lines("sessions")) == SESSIONS * len(KINDS), "the sessions to be up")
+            wait_until(lambda: len(self.lines("clients")) > 20, "clients")
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_):

@@ -135,7 +135,8 @@ class Lab:
     # ---- processes ----
 
     def start(self, name, host, command, environment=None, out=None):
-        """In the background, its pid in a file, so that any later process of ours can end it."""
+        """In the background, its pid in a file, so that any later process of ours can end it. One that has this name still is ended."""
+        self.end(name)
         log = open(out or self.path(name + ".out"), "ab")
         p = subprocess.Popen([*(self.inside(host) if host else []), *command], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                              start_new_session=True, env=dict(os.environ, **(environment or {})), cwd="/", **self.tie)
