@@ -334,6 +334,20 @@ static bool may_go_on(const struct web *w, const struct refusal *f)
 	return r && r->x.keep && r->x.body.done && !w->stopping && f->status != 400;
 }
 
+/* Makes it behind what the client has not read yet of interim answers; bytes of both, 0: no room. */
+static size_t put_answer(struct web *w, const struct weberror *e)
+{
+	char *out = exchange_space()->out;
+	size_t before = spill_left(&w->out);
+
+	if (before + WEBERROR_MAX > EXCHANGE_OUT)
+		return 0;
+	if (before > 0)
+		memcpy(out, w->out.buf + w->out.at, before);
+	spill_drop(&w->out);
+	return before + weberror_make(out + before, EXCHANGE_OUT - before, e);
+}
+
 /* Also of a client that has no request yet. The request is over. */
 static void refuse(struct web *w, const struct refusal *f)
 {
@@ -341,7 +355,7 @@ static void refuse(struct web *w, const struct refusal *f)
 	struct trip_view v = { .id = NULL };
 	bool keep = may_go_on(w, f);
 	struct weberror e = { .status = f->status, .text = f->text, .field = f->field, .location = f->location, .close = !keep };
-	size_t n;
+	size_t before = spill_left(&w->out), n;
 
 	if (w->origin)
 		origin_view(w->origin, &v);
@@ -349,11 +363,15 @@ static void refuse(struct web *w, const struct refusal *f)
 	e.request = r ? r->id : NULL;
 	e.head = r && strcmp(r->method, "HEAD") == 0;
 	e.keep = keep && r->x.old;
-	n = weberror_make(exchange_space()->out, EXCHANGE_OUT, &e);
+	n = put_answer(w, &e);
+	if (n == 0) {
+		break_off(w, f->why, f->detail ? f->detail : f->text);
+		return;
+	}
 	w->closing = !keep;
 	w->lingering = true;
 	if (r)
-		r->x.down += n;
+		r->x.down += n - before;
 	else
 		w->down += n;
 	record(w, f->why, f->status, f->detail ? f->detail : f->text);

@@ -38,6 +38,7 @@
 #define GLITCH_BURST 1000u   /* frames that move nothing, at once, and ... */
 #define GLITCH_RATE 100u     /* ... a second from then on */
 #define GOODBYE_MS 2000
+#define INTERIM_MAX (64u << 10) /* bytes of interim answers that wait for a client */
 
 /* A web that serves a stream: its owner. Shared by the two threads; freed by the last. */
 struct inner {
@@ -62,6 +63,7 @@ struct stream {
 	struct inner *inner;   /* shared; NULL: none */
 	struct conn *c;        /* owned: our end; NULL: closed, or none yet */
 	struct deferred again, reading;
+	struct timer patience; /* while no web looks at the clock */
 	struct translation request;
 	bool fin;              /* the client's side has ended */
 	struct bufq out;       /* for the target: not written yet */
@@ -73,6 +75,7 @@ struct stream {
 	struct http1_body body;
 	bool eof;              /* our end has come to its end */
 	bool answered;
+	bool given_up;         /* the client was told so */
 	/* gRPC */
 	struct h2_mux *target; /* owned; NULL: HTTP/1.1 */
 	int32_t target_id;
@@ -97,6 +100,7 @@ struct web2 {
 	uint32_t glitches;
 	uint64_t glitches_ms;
 	uint64_t up, down, requests;
+	size_t interim; /* bytes of interim answers since all was written last */
 	bool eof, shut, stopping;
 };
 
@@ -114,6 +118,20 @@ static void inner_put(struct inner *in)
 }
 
 static void stream_run(struct stream *s);
+static void on_patience(struct timer *t);
+
+/* A web looks at the clock itself. Before there is one, and when it has said all, the client is waited for: to go on, or to read. */
+static void watch(struct stream *s)
+{
+	uint32_t limit = s->w->o.place->l->timeouts.idle;
+
+	if (s->given_up)
+		return;
+	if (limit && (!s->inner || s->inner->told))
+		timer_start(&s->patience, limit);
+	else
+		timer_stop(&s->patience);
+}
 
 /* Home: the web has ended. */
 static void on_told(struct msg *m)
@@ -121,8 +139,10 @@ static void on_told(struct msg *m)
 	struct inner *in = container_of(m, struct inner, done);
 
 	in->told = true;
-	if (in->stream)
+	if (in->stream) {
+		watch(in->stream);
 		stream_run(in->stream);
+	}
 	inner_put(in);
 }
 
@@ -268,6 +288,7 @@ static void stream_free(struct stream *s)
 	s->w->streams_n--;
 	loop_undefer(&s->again);
 	loop_undefer(&s->reading);
+	timer_stop(&s->patience);
 	inner_leave(s);
 	if (s->c)
 		conn_abort(s->c);
@@ -382,6 +403,18 @@ static bool keep_body(struct stream *s, const char *data, size_t n, struct http1
 	return true;
 }
 
+/* They are not subject to the client's credit: what a target says without end must not wait here for a client that does not read. */
+static void pass_interim(struct stream *s, const struct h2_field *f, size_t n)
+{
+	if (s->w->interim > INTERIM_MAX) {
+		stream_break(s, H2_INTERNAL_ERROR);
+		return;
+	}
+	for (size_t i = 0; i < n; i++)
+		s->w->interim += strlen(f[i].name) + strlen(f[i].value);
+	h2_mux_interim(s->w->mux, s->id, f, n);
+}
+
 static void answer_client(struct stream *s, const struct http1_head *h, bool fin)
 {
 	static _Thread_local char space[2 * HEAD_MAX];
@@ -391,7 +424,7 @@ static void answer_client(struct stream *s, const struct http1_head *h, bool fin
 	if (n == 0) {
 		stream_break(s, H2_INTERNAL_ERROR);
 	} else if (h->status < 200) {
-		h2_mux_interim(s->w->mux, s->id, f, n);
+		pass_interim(s, f, n);
 	} else {
 		s->answered = true;
 		h2_mux_answer(s->w->mux, s->id, f, n, fin);
@@ -499,7 +532,7 @@ static void on_target_block(void *owner, void *stream, enum h2_block what, bool 
 	if (s->answered) {
 		s->trailers = true;
 	} else if (s->status < 200) {
-		h2_mux_interim(s->w->mux, s->id, s->fields, s->fields_n);
+		pass_interim(s, s->fields, s->fields_n);
 		forget_fields(s);
 	} else {
 		s->answered = true;
@@ -759,6 +792,8 @@ static void *on_stream(void *owner, int32_t id)
 	s->request.max = w->o.place->l->max_head;
 	deferred_init(&s->again, run_again);
 	deferred_init(&s->reading, read_again);
+	timer_init(&s->patience, on_patience);
+	timer_start(&s->patience, w->o.place->l->timeouts.http_request);
 	list_add(&w->streams, &s->node);
 	w->streams_n++;
 	w->requests++;
@@ -788,6 +823,7 @@ static void begin(struct stream *s, bool fin)
 	} else { /* what follows a head of gRPC waits for the target */
 		loop_defer(&s->again);
 	}
+	watch(s);
 }
 
 static void on_block(void *owner, void *stream, enum h2_block what, bool fin)
@@ -808,6 +844,7 @@ static void on_data(void *owner, void *stream, const uint8_t *data, size_t n)
 	struct stream *s = stream;
 
 	s->w->up += n;
+	watch(s);
 	if (s->state == ENDED || !s->c) {
 		h2_mux_consume(s->w->mux, s->id, n);
 		return;
@@ -845,6 +882,8 @@ static size_t pull(void *owner, void *stream, uint8_t *dst, size_t room, bool *f
 
 	bufq_drop(&s->in, n);
 	s->w->down += n;
+	if (n > 0)
+		watch(s);
 	if (s->target && n > 0)
 		h2_mux_consume(s->target, s->target_id, n);
 	if (n > 0 && s->c)
@@ -925,8 +964,10 @@ static bool write_all(struct web2 *w)
 	while (w->unsent.len == 0 && conn_unsent(w->c) == 0) {
 		size_t n = h2_mux_output(w->mux, piece, sizeof(piece));
 
-		if (n == 0)
+		if (n == 0) {
+			w->interim = 0;
 			return true;
+		}
 		if (bufq_append(&w->unsent, piece, n) < 0 || !write_kept(w))
 			return false;
 	}
@@ -955,6 +996,20 @@ static void web2_end(struct web2 *w, enum reason why, bool orderly)
 	free((void *)(uintptr_t)w->o.sni);
 	free((void *)(uintptr_t)w->o.cert);
 	mem_put(MEM_OTHER, w);
+}
+
+/* Time is up: the stream's, and if the client does not even take that, the client's. */
+static void on_patience(struct timer *t)
+{
+	struct stream *s = container_of(t, struct stream, patience);
+
+	if (s->given_up) {
+		web2_end(s->w, REASON_CLIENT_TIMEOUT, false);
+		return;
+	}
+	s->given_up = true;
+	stream_break(s, H2_CANCEL);
+	timer_start(&s->patience, GOODBYE_MS);
 }
 
 /* A client that says nothing, and wants nothing. */
