@@ -272,8 +272,8 @@ static const struct section headers = { .name = "header", ROWS(header_rows), .si
 static const struct row rule_rows[] = {
 	{ .name = "src", .kind = KIND_NET, .list = LIST_ANY, STRINGS(struct conf_rule, src), .help = "The client's address: networks such as \"192.0.2.0/24\", single addresses, or \"@FILE\"." },
 	{ .name = "dst_port", .kind = KIND_PORTS, .list = LIST_ANY, STRINGS(struct conf_rule, dst_port), .help = "The port the client came to (mode connect: asked for): \"443\" or \"8000-8099\", or \"@FILE\"." },
-	{ .name = "sni", .kind = KIND_MATCH, .list = LIST_ANY, STRINGS(struct conf_rule, sni), .help = "The server name of the TLS ClientHello, in any case: a name, a glob (\"*.example.com\") \"~PCRE2\" or \"@FILE\"." },
-	{ .name = "alpn", .kind = KIND_MATCH, .list = LIST_ANY, STRINGS(struct conf_rule, alpn), .help = "One of the protocols that the ClientHello offers; as sni, but upper and lower case differ." },
+	{ .name = "sni", .kind = KIND_MATCH, .list = LIST_ANY, STRINGS(struct conf_rule, sni), .help = "The server name of the TLS ClientHello, in any case: a name, a glob (\"*.example.com\") \"~PCRE2\" or \"@FILE\". In mode http, where a rule of the listener has sni and not host, a request to another host than its connection's server name gets 421: clients of HTTP/2 use one connection for all names of its certificate." },
+	{ .name = "alpn", .kind = KIND_MATCH, .list = LIST_ANY, STRINGS(struct conf_rule, alpn), .help = "One of the protocols that the ClientHello offers, where TLS ends here the one agreed on; as sni, but upper and lower case differ." },
 	{ .name = "host", .kind = KIND_MATCH, .list = LIST_ANY, STRINGS(struct conf_rule, host), .help = "The host of the request, in any case, without port (modes http and connect); as sni." },
 	{ .name = "path", .kind = KIND_MATCH, .list = LIST_ANY, STRINGS(struct conf_rule, path), .help = "The path of the request without its query, normalised: no dot segments, no needless %XX (mode http); as alpn." },
 	{ .name = "method", .kind = KIND_MATCH, .list = LIST_ANY, STRINGS(struct conf_rule, method), .help = "The method of the request (mode http); as alpn." },

@@ -563,6 +563,7 @@ static void tell_web(const struct client *cl, struct web_options *o)
 		return;
 	o->tls = cl->known->tls;
 	o->sni = cl->known->sni;
+	o->alpn = cl->known->alpn_n > 0 ? cl->known->alpn[0] : NULL;
 	o->cert = cl->known->cert;
 }
 

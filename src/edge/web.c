@@ -89,7 +89,7 @@ struct web {
 	uint64_t since_ms;           /* from when on the state's time limit counts */
 	uint64_t up, down, requests;
 	struct addr src, dst;
-	char *sni, *cert;            /* owned; NULL: none */
+	char *sni, *alpn, *cert;     /* owned; NULL: none */
 	char *lead;                  /* owned: the head that a leading request became; NULL: none */
 	enum reason why;             /* of the end */
 	uint8_t state;
@@ -301,14 +301,20 @@ static void break_off(struct web *w, enum reason why, const char *text)
 	over(w, why, false);
 }
 
+static void free_texts(struct web *w)
+{
+	free(w->sni);
+	free(w->alpn);
+	free(w->cert);
+}
+
 static void web_free(struct web *w)
 {
 	if (!w->given)
 		w->ev->on_done(w->owner, w->why);
 	generation_put(w->gen);
 	free(w->lead);
-	free(w->sni);
-	free(w->cert);
+	free_texts(w);
 	mem_put(MEM_OTHER, w);
 }
 
@@ -600,7 +606,8 @@ static void reject(struct web *w, enum reason why)
 /* What rules and policy say. true: it may go there. */
 static bool decide(struct web *w, struct webroute *way)
 {
-	struct webroute_ask ask = { .head = &exchange_space()->head, .place = w->place, .src = &w->src, .dst = &w->dst, .tls = w->tls, .sni = w->sni, .cert = w->cert, .id = w->r->id };
+	struct webroute_ask ask = { .head = &exchange_space()->head, .place = w->place, .src = &w->src, .dst = &w->dst, .tls = w->tls, .sni = w->sni,
+				   .alpn = w->alpn, .cert = w->cert, .id = w->r->id };
 	struct refusal f;
 
 	webroute(way, &ask);
@@ -1190,8 +1197,8 @@ struct web *web_new(struct conn *c, const struct web_options *o, const struct we
 
 	if (!w)
 		return NULL;
-	if (!copy_text(&w->sni, o->sni) || !copy_text(&w->cert, o->cert)) {
-		free(w->sni);
+	if (!copy_text(&w->sni, o->sni) || !copy_text(&w->alpn, o->alpn) || !copy_text(&w->cert, o->cert)) {
+		free_texts(w);
 		mem_put(MEM_OTHER, w);
 		return NULL;
 	}

@@ -994,6 +994,7 @@ static void web2_end(struct web2 *w, enum reason why, bool orderly)
 	h2_mux_free(w->mux);
 	generation_put(w->o.gen);
 	free((void *)(uintptr_t)w->o.sni);
+	free((void *)(uintptr_t)w->o.alpn);
 	free((void *)(uintptr_t)w->o.cert);
 	mem_put(MEM_OTHER, w);
 }
@@ -1071,8 +1072,9 @@ static void on_quiet(struct timer *t)
 static bool copy_texts(struct web2 *w, const struct web_options *o)
 {
 	w->o.sni = o->sni ? strdup(o->sni) : NULL;
+	w->o.alpn = o->alpn ? strdup(o->alpn) : NULL;
 	w->o.cert = o->cert ? strdup(o->cert) : NULL;
-	return (w->o.sni || !o->sni) && (w->o.cert || !o->cert);
+	return (w->o.sni || !o->sni) && (w->o.alpn || !o->alpn) && (w->o.cert || !o->cert);
 }
 
 struct web2 *web2_new(struct conn *c, const struct web_options *o, const struct web2_events *ev, void *owner)
@@ -1086,6 +1088,7 @@ struct web2 *web2_new(struct conn *c, const struct web_options *o, const struct 
 	w->mux = copy_texts(w, o) ? h2_mux_new(&mo, &mux_events, w) : NULL;
 	if (!w->mux) {
 		free((void *)(uintptr_t)w->o.sni);
+		free((void *)(uintptr_t)w->o.alpn);
 		free((void *)(uintptr_t)w->o.cert);
 		mem_put(MEM_OTHER, w);
 		return NULL;

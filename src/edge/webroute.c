@@ -25,6 +25,7 @@ static _Thread_local struct {
 	struct origin_route routes[RULES_ROUTES];
 	char route[160]; /* the first, as policies see it */
 	char name[2][64];
+	const char *alpn[1];
 } here;
 
 static void copy(char *out, size_t size, struct http1_text t)
@@ -95,8 +96,10 @@ static bool gather(struct facts *f, const struct webroute_ask *a)
 		port = webroute_host(here.host, sizeof(here.host), h->authority.at, h->authority.len);
 	if (http1_normalise(here.path, h->path) < 0)
 		return false;
+	here.alpn[0] = a->alpn;
 	*f = (struct facts){ .listener = a->place->l->name, .src = *a->src, .dst = *a->dst, .dst_port = addr_port(a->dst), .tls = a->tls, .sni = a->sni, .cert = a->cert,
-			     .method = here.method, .host = here.host, .path = here.path, .query = here.query, .header = header, .header_arg = h };
+			     .alpn = here.alpn, .alpn_n = a->alpn ? 1 : 0, .method = here.method, .host = here.host, .path = here.path, .query = here.query,
+			     .header = header, .header_arg = h };
 	if (a->place->l->mode == MODE_CONNECT)
 		f->dst_port = port;
 	return true;

@@ -46,6 +46,7 @@ struct rules {
 	size_t n;
 	struct rule_index *index; /* owned */
 	bool need_request;
+	bool by_sni; /* requests of another name do not belong on a connection */
 };
 
 /* Making them */
@@ -123,6 +124,7 @@ struct rules *rules_new(const struct conf_listener *l)
 		make_rule(&r->v[i], &l->rules[i]);
 		r->v[i].key = rule_index_key(r->index, i);
 		r->need_request |= needs_request(&l->rules[i]);
+		r->by_sni |= l->mode == MODE_HTTP && l->rules[i].sni.n > 0 && l->rules[i].host.n == 0;
 	}
 	return r;
 }
@@ -483,6 +485,12 @@ static void clear(struct verdict *out)
 	out->text_len = 0;
 }
 
+/* The connection was made for another name: what rules say of sni would not be about this request. */
+static bool misdirected(const struct rules *r, const struct facts *f)
+{
+	return r->by_sni && f->sni && f->host && f->host[0] && strcmp(f->sni, f->host) != 0;
+}
+
 void rules_match(const struct rules *r, const struct facts *f, struct verdict *out)
 {
 	struct search s;
@@ -496,6 +504,11 @@ void rules_match(const struct rules *r, const struct facts *f, struct verdict *o
 	s.texts[RULE_path] = text_of(f->path);
 	s.texts[RULE_method] = text_of(f->method);
 	clear(out);
+	if (misdirected(r, f)) {
+		out->kind = VERDICT_DENY;
+		out->status = 421;
+		return;
+	}
 	find(&s);
 	if (s.best != NO_RULE) {
 		out->index = s.best;

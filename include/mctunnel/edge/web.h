@@ -31,7 +31,7 @@ struct web_options {
 	struct place *place;    /* of gen */
 	struct addr src, dst;   /* as rules, targets and the log see them */
 	bool tls;
-	const char *sni, *cert; /* copied; NULL: none */
+	const char *sni, *alpn, *cert; /* copied; NULL: none; alpn: the protocol agreed on */
 	uint64_t accepted_ms;   /* the first request's head is waited for from then on; 0: now */
 	struct visitor *visitor; /* for quota_again() at each further request; borrowed; NULL: not limited */
 	const char *over;        /* the client is over this limit: its first request is answered with 429, and that is all; NULL: it is not. Borrowed for ever */

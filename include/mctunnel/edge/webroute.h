@@ -18,8 +18,8 @@ struct webroute_ask {
 	const struct place *place;
 	const struct addr *src, *dst;
 	bool tls;
-	const char *sni, *cert; /* NULL: none */
-	const char *id;         /* of the request */
+	const char *sni, *alpn, *cert; /* NULL: none */
+	const char *id;                /* of the request */
 };
 
 enum webroute_kind { WEBROUTE_GO, WEBROUTE_REFUSE, WEBROUTE_REJECT, WEBROUTE_REDIRECT };

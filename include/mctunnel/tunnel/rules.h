@@ -24,7 +24,7 @@ enum verdict_kind { VERDICT_ROUTE, VERDICT_DENY, VERDICT_REJECT, VERDICT_REDIREC
 
 struct verdict {
 	enum verdict_kind kind;
-	const struct conf_rule *rule; /* NULL: none applied, the listener's route stands */
+	const struct conf_rule *rule; /* NULL: none applied, the listener's route stands (or DENY, see below) */
 	size_t index;                 /* of the rule */
 	unsigned status;              /* of DENY (403) and REDIRECT (302) */
 	bool too_long;                /* NONE, because what the rule makes of the request does not fit below */
@@ -41,7 +41,8 @@ struct verdict {
 /* Run top down: the first rule all of whose conditions hold; or, of those that deny or reject, where an expression gave up at its limits. What fills a capture is checked:
  * a route with a part that is no name (letters, digits, '.', '_', '-') is left out, and without any other it is VERDICT_NONE (rule set), as when a rewritten path would have
  * dot segments; a location or path never holds control characters (they are %-escaped), and a location leads to another host only where the template says so.
- * out need not be cleared before. */
+ * Where a rule of mode http looks at sni and not at host, a request whose host is not the name that its connection was made for is denied (421, rule NULL): clients of HTTP/2 use
+ * one connection for all names of its certificate. out need not be cleared before. */
 void rules_match(const struct rules *r, const struct facts *f, struct verdict *out);
 
 /* Would it need what only a ClientHello or a request tells? (mode tcp: no rule may; conf_load refuses it.) */

@@ -195,6 +195,29 @@ static void what_is_not_known_does_not_hold(void **state)
 	assert_string_equal(verdict_text(&f), "deny #7 403");
 }
 
+static void a_request_on_the_connection_of_another_name(void **state)
+{
+	struct facts f = { .src = ip("192.0.2.1"), .sni = "a.example.com", .host = "b.example.com" };
+	struct conf_rule *r = rule();
+
+	add(&r->sni, "a.example.com");
+	add(&r->route, "a/web");
+	assert_string_equal(verdict_text(&f), "route #0 a/web"); /* only mode http has requests */
+	l.mode = MODE_HTTP;
+	assert_string_equal(verdict_text(&f), "deny 421");
+	f.host = "a.example.com";
+	assert_string_equal(verdict_text(&f), "route #0 a/web");
+	f.host = "";
+	assert_string_equal(verdict_text(&f), "route #0 a/web");
+	f.host = "b.example.com";
+	f.sni = NULL;
+	assert_string_equal(verdict_text(&f), "none");
+	f.sni = "a.example.com";
+	add(&r->host, "b.*"); /* it says itself what belongs together */
+	assert_string_equal(verdict_text(&f), "route #0 a/web");
+	l.mode = MODE_TCP;
+}
+
 static void ports_headers_and_alpn(void **state)
 {
 	const char *fields[] = { "Accept", "text/html", "x-tenant", "b", "X-Tenant", "acme", NULL };
@@ -690,6 +713,7 @@ int main(int argc, char **argv)
 		TEST(the_first_rule_decides),
 		TEST(what_is_not_known_does_not_hold),
 		TEST(ports_headers_and_alpn),
+		TEST(a_request_on_the_connection_of_another_name),
 		TEST(statuses_and_redirects),
 		TEST(a_redirect_stays_where_its_template_points),
 		TEST(captures_are_checked),
