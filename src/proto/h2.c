@@ -21,7 +21,7 @@
 #define HELLO_PIECE 16000
 #define HELLO_MAX (256u << 10)
 #define HELLO_END 0x1
-#define GOAWAY_SIZE 17 /* the smallest there is */
+#define LATE_BYTES 4096 /* of what comes when nothing is wanted any more: a window of data that was under way is no flood */
 #define CONNECTION_WINDOW INT32_MAX
 #define STREAMS_SLACK 64 /* a stream that the agent resets counts there until the reset has gone out, on the hub no more once both ends came */
 
@@ -378,7 +378,7 @@ int h2_input(struct h2 *h, const uint8_t *data, size_t len)
 {
 	count_unknown(h, data, len);
 	if (h->peer_closing && !nghttp2_session_want_read(h->ng)) /* nghttp2 does not look at what follows the last stream's end */
-		h->glitches += 1 + (uint32_t)(len / GOAWAY_SIZE);
+		h->glitches += 1 + (uint32_t)(len / LATE_BYTES);
 	while (len > 0 && !h->broken) {
 		ssize_t n = nghttp2_session_mem_recv(h->ng, data, len);
 		if (n < 0) {
