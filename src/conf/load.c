@@ -3,6 +3,7 @@
 #include "mctunnel/conf/conf.h"
 
 #include "mctunnel/base/bug.h"
+#include "mctunnel/base/list.h"
 #include "mctunnel/base/mem.h"
 #include "mctunnel/conf/check.h"
 #include "mctunnel/conf/expand.h"
@@ -573,13 +574,20 @@ static void fini_section(const struct section *section, char *base)
 	}
 }
 
-void conf_put(struct conf *c)
+static void conf_free(struct aside *a)
 {
-	if (!c || atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) != 1)
-		return;
+	struct conf *c = container_of(a, struct conf, end);
+
 	for (size_t i = 0; i < c->listeners_n; i++)
 		listener_tls_fini(&c->listeners[i].tls);
 	fini_section(&schema_root, (char *)c);
 	files_free(c->files);
 	free(c);
+}
+
+/* With ten thousand rules too long for a turn, and the last one may be a session on any thread. */
+void conf_put(struct conf *c)
+{
+	if (c && atomic_fetch_sub_explicit(&c->refs, 1, memory_order_acq_rel) == 1)
+		aside_run(&c->end, conf_free);
 }

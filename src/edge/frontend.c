@@ -991,13 +991,25 @@ uint32_t frontend_maxconn(void)
 
 /* Reload. */
 
-void frontend_prepare(struct conf *conf, struct tls_site *const *sites)
+struct generation *frontend_make(struct conf *conf, struct tls_site *const *sites)
+{
+	struct generation *old, *g;
+
+	pthread_mutex_lock(&all.lock);
+	old = all.newest ? generation_get(all.newest) : NULL;
+	pthread_mutex_unlock(&all.lock);
+	g = generation_new(conf, sites, old);
+	generation_put(old);
+	return g;
+}
+
+void frontend_prepare(struct generation *g)
 {
 	struct generation *old;
 
 	pthread_mutex_lock(&all.lock);
 	old = all.newest;
-	all.newest = generation_new(conf, sites, old);
+	all.newest = g;
 	pthread_mutex_unlock(&all.lock);
 	generation_put(old);
 	gate_set_maxconn(0); /* what the admin socket said lasts until now */

@@ -4,6 +4,7 @@
 #include "mctunnel/edge/generation.h"
 
 #include "mctunnel/base/bug.h"
+#include "mctunnel/base/list.h"
 #include "mctunnel/base/map.h"
 #include "mctunnel/base/mem.h"
 #include "mctunnel/base/netset.h"
@@ -124,10 +125,10 @@ struct generation *generation_get(struct generation *g)
 	return g;
 }
 
-void generation_put(struct generation *g)
+static void generation_free(struct aside *a)
 {
-	if (!g || atomic_fetch_sub_explicit(&g->refs, 1, memory_order_acq_rel) != 1)
-		return;
+	struct generation *g = container_of(a, struct generation, end);
+
 	for (size_t i = 0; i < g->conf->listeners_n; i++) {
 		free(g->places[i].ways);
 		rules_free(g->places[i].rules);
@@ -142,6 +143,12 @@ void generation_put(struct generation *g)
 	free(g->sites);
 	conf_put(g->conf);
 	free(g);
+}
+
+void generation_put(struct generation *g)
+{
+	if (g && atomic_fetch_sub_explicit(&g->refs, 1, memory_order_acq_rel) == 1)
+		aside_run(&g->end, generation_free);
 }
 
 struct site *generation_site(const struct generation *g, const char *tunnel)

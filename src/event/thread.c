@@ -188,19 +188,36 @@ static void signals_of_others(sigset_t *set)
 		sigdelset(set, own[i]);
 }
 
-static void start_others(void)
+static int start(pthread_t *id, void *(*run)(void *), void *arg)
 {
 	sigset_t blocked, before;
+	int error;
 
 	signals_of_others(&blocked);
 	pthread_sigmask(SIG_SETMASK, &blocked, &before);
+	error = pthread_create(id, NULL, run, arg);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return error;
+}
+
+static void start_others(void)
+{
 	for (int i = 1; i < threads.count; i++) {
-		int error = pthread_create(&boxes[i].id, NULL, thread_main, &boxes[i]);
+		int error = start(&boxes[i].id, thread_main, &boxes[i]);
 
 		if (error)
 			die("cannot start thread %d: %s", i, strerror(error));
 	}
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+int thread_start(pthread_t *id, void *(*run)(void *))
+{
+	return start(id, run, NULL);
+}
+
+void thread_be_none(void)
+{
+	self = -1;
 }
 
 void threads_run(int count, volatile uint64_t *heartbeat, void (*setup)(int), void (*teardown)(int))

@@ -1,6 +1,6 @@
 /* The worker: brings up hub and agent on every thread, tells the master when it serves, and ends in good order. The table of contents of the
  * forwarding process; what the parts do is theirs. Owns what is in force (regime.c) and this process's copies of the listening sockets;
- * at a reload it makes what shall be in force, and lets every thread go over to it. */
+ * at a reload it has made aside what shall be in force (build.c), and lets every thread go over to it. */
 #include "mctunnel/main/worker.h"
 
 #include "mctunnel/admin/answer.h"
@@ -17,25 +17,25 @@
 #include "mctunnel/base/str.h"
 #include "mctunnel/base/timer.h"
 #include "mctunnel/conf/conf.h"
-#include "mctunnel/conf/files.h"
-#include "mctunnel/conf/renew.h"
 #include "mctunnel/edge/carrier.h"
 #include "mctunnel/edge/check.h"
 #include "mctunnel/edge/departure.h"
 #include "mctunnel/edge/dialer.h"
 #include "mctunnel/edge/frontend.h"
+#include "mctunnel/edge/generation.h"
 #include "mctunnel/edge/hub.h"
 #include "mctunnel/edge/target.h"
+#include "mctunnel/event/aside.h"
 #include "mctunnel/event/loop.h"
 #include "mctunnel/event/thread.h"
 #include "mctunnel/main/binding.h"
+#include "mctunnel/main/build.h"
 #include "mctunnel/main/control.h"
 #include "mctunnel/main/logs.h"
 #include "mctunnel/main/notify.h"
 #include "mctunnel/main/privs.h"
 #include "mctunnel/main/regime.h"
 #include "mctunnel/main/sockets.h"
-#include "mctunnel/main/verify.h"
 #include "mctunnel/net/resolve.h"
 #include "mctunnel/net/tls.h"
 #include "mctunnel/script/lua.h"
@@ -63,15 +63,21 @@
 enum phase { STARTING, SERVING, DRAINING, STOPPING };
 
 struct change { /* a reload under way */
-	struct regime next; /* owned; conf NULL: none */
+	struct build *build; /* owned; NULL: there is none, or it has been taken */
+	struct regime next;  /* owned; conf NULL: not made yet */
+	struct generation *generation; /* shared; with next */
 	struct log_set *logs; /* owned; NULL: as before */
+	uint32_t log_bits;  /* as in CONTROL_LOAD */
+	int log_fds[CONTROL_FDS], log_fds_n; /* owned; none once logs is made */
 	int32_t *origins;   /* owned: of next.sockets among those of now */
-	uint32_t ticket, missing; /* fresh sockets that have not come yet */
+	size_t origins_n;
+	uint32_t ticket;
+	int *fresh;         /* owned, with their descriptors until next has them */
+	size_t fresh_n, fresh_wanted;
 	struct frontend_socket *listeners; /* owned, while threads change over */
 	size_t listeners_n;
 	int *hub_sockets;   /* owned, as well */
-	char notes[4000];
-	size_t notes_len;
+	struct notes notes;
 	uint64_t began_ms;
 };
 
@@ -94,6 +100,7 @@ struct worker {
 	int exit_code;
 	struct change change;
 	uint32_t ticket;                /* of the last who asked for a reload */
+	bool again;                     /* without a master: somebody asked while one was under way */
 	struct outcome outcome;
 	struct timer expiry;
 };
@@ -250,21 +257,6 @@ static void drain(const char *why)
 
 /* ---- reload ---- */
 
-static void note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-
-static void note(const char *fmt, ...)
-{
-	struct change *c = &me.change;
-	size_t room = sizeof c->notes - c->notes_len;
-	va_list args;
-	va_start(args, fmt);
-	int n = vsnprintf(c->notes + c->notes_len, room, fmt, args);
-	va_end(args);
-	if (n > 0 && (size_t)n < room)
-		c->notes_len += (size_t)n;
-	c->notes[c->notes_len] = 0;
-}
-
 static void settle(uint32_t ticket, bool good, const char *text)
 {
 	free(me.outcome.text);
@@ -272,11 +264,22 @@ static void settle(uint32_t ticket, bool good, const char *text)
 	metrics_count_reload(good);
 }
 
+static void close_all(const int *fds, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		close(fds[i]);
+}
+
 static void forget_change(void)
 {
 	struct change *c = &me.change;
+	build_free(c->build);
 	regime_free(&c->next);
+	generation_put(c->generation);
 	log_set_free(c->logs);
+	close_all(c->log_fds, (size_t)c->log_fds_n);
+	close_all(c->fresh, c->fresh_n);
+	free(c->fresh);
 	free(c->origins);
 	free(c->listeners);
 	free(c->hub_sockets);
@@ -298,43 +301,25 @@ static void log_lines(enum log_level level, const char *what, const char *text)
 	}
 }
 
+static void reload_alone(void);
+
+/* The wishes that came meanwhile, with what the files say now. */
+static void go_on(void)
+{
+	bool again = me.again;
+	forget_change();
+	me.again = false;
+	if (again)
+		reload_alone();
+}
+
 static void refuse_change(const char *why)
 {
 	uint32_t ticket = me.change.ticket;
 	log_lines(LOG_ERROR, "reload refused, the old configuration stays", why);
 	answer_master(ticket, why);
 	settle(ticket, false, why);
-	forget_change();
-}
-
-static void note_kept(void *arg, const char *key)
-{
-	note("%s: only a restart changes it; it stays as it was\n", key);
-}
-
-static const char *impossible(const struct conf *next)
-{
-	if (me.phase >= DRAINING)
-		return "the program is stopping";
-	if (next->hub.set != me.conf->hub.set)
-		return "section hub: only a restart adds or removes it";
-	if (next->agent.set != me.conf->agent.set)
-		return "section agent: only a restart adds or removes it";
-	return NULL;
-}
-
-/* conf is the caller's. -1: refused. */
-static int prepare_change(struct conf *conf)
-{
-	char err[300] = "";
-	const char *why = impossible(conf);
-	if (!why)
-		conf_keep(conf, me.conf, note_kept, NULL);
-	if (!why && regime_make(&me.change.next, conf, me.args->shared->ticket_key, err, sizeof err) != 0)
-		why = err;
-	if (why)
-		refuse_change(why);
-	return why ? -1 : 0;
+	go_on();
 }
 
 /* On every thread, between two turns. */
@@ -382,6 +367,26 @@ static void move_metrics(void)
 
 static void limit_memory(void);
 
+struct farewell {
+	struct aside aside;
+	struct regime regime; /* owned */
+};
+
+static void bid_farewell(struct aside *a)
+{
+	struct farewell *f = container_of(a, struct farewell, aside);
+	regime_free(&f->regime);
+	free(f);
+}
+
+static void let_go_of_before(void)
+{
+	struct farewell *f = xcalloc(1, sizeof *f);
+	f->regime = me.before;
+	me.before = (struct regime){.conf = NULL};
+	aside_run(&f->aside, bid_farewell);
+}
+
 static void changed(void)
 {
 	struct change *c = &me.change;
@@ -389,20 +394,20 @@ static void changed(void)
 	bool more = me.conf->global.maxconn > me.before.conf->global.maxconn;
 	move_metrics();
 	close_gone();
-	regime_free(&me.before);
+	let_go_of_before();
 	limit_memory();
 	if (more && privs_raise_files(me.conf, err, sizeof err) < 0)
-		note("%s\n", err);
+		notes_add(&c->notes, "%s\n", err);
 	if (c->logs)
 		log_replace(c->logs);
 	c->logs = NULL;
 	log_notice("reload done in %llu ms: %zu listeners, %zu tunnels, %zu services", (unsigned long long)(clock_ms() - c->began_ms),
 		   me.conf->listeners_n, me.conf->tunnels_n, me.conf->agent.services_n);
-	log_lines(LOG_WARNING, "reload", c->notes);
+	log_lines(LOG_WARNING, "reload", c->notes.text);
 	answer_master(c->ticket, "");
-	settle(c->ticket, true, c->notes);
-	forget_change();
+	settle(c->ticket, true, c->notes.text);
 	regime_warn_of_expiry(&me.now);
+	go_on();
 }
 
 /* Thread 0 goes first, at once: what it says of listeners by number the others get in the order in which it was said. */
@@ -415,7 +420,8 @@ static void change_over(void)
 	me.conf = me.now.conf;
 	c->listeners = regime_listeners(&me.now, &c->listeners_n);
 	c->hub_sockets = regime_hub_sockets(&me.now);
-	frontend_prepare(me.conf, me.now.sites);
+	frontend_prepare(c->generation);
+	c->generation = NULL;
 	check_prepare(me.conf);
 	target_prepare(me.conf);
 	change_here();
@@ -423,46 +429,87 @@ static void change_over(void)
 }
 
 /* Sockets in the order of the list; those that stay are known by their place in the old one. */
-static void list_sockets(const int32_t *origins, size_t n)
+static void list_sockets(void)
 {
 	struct change *c = &me.change;
+	size_t fresh = 0;
 	c->next.sockets_n = worker_sockets(c->next.conf, &c->next.sockets);
-	BUG_ON(c->next.sockets_n != n);
-	c->origins = xcalloc(n + 1, sizeof *c->origins);
-	for (size_t i = 0; i < n; i++) {
-		c->origins[i] = origins[i];
-		if (origins[i] >= 0)
-			c->next.sockets[i].fd = me.now.sockets[origins[i]].fd;
-	}
-}
-
-static void ignore_finding(void *arg, bool alert, const char *line)
-{
-}
-
-static struct conf *unpack(int bundle)
-{
-	struct files *files = files_unpack(bundle);
-	return files ? conf_load_files(files, ignore_finding, NULL) : NULL;
+	BUG_ON(c->next.sockets_n != c->origins_n);
+	for (size_t i = 0; i < c->origins_n; i++)
+		c->next.sockets[i].fd = c->origins[i] >= 0 ? me.now.sockets[c->origins[i]].fd : c->fresh[fresh++];
+	c->fresh_n = 0;
 }
 
 static void begin_change(uint32_t ticket)
 {
-	BUG_ON(me.change.next.conf || me.before.conf);
+	BUG_ON(me.change.build || me.change.next.conf || me.before.conf);
 	me.change = (struct change){.ticket = ticket, .began_ms = clock_ms()};
+}
+
+static void start_build(int bundle, void (*done)(struct build *))
+{
+	struct build *b = xcalloc(1, sizeof *b);
+	*b = (struct build){.bundle = bundle, .paths = me.args->paths, .paths_n = me.args->paths_n, .before = conf_get(me.conf),
+			    .ticket_key = me.args->shared->ticket_key, .done = done};
+	me.change.build = b;
+	build_start(b);
+}
+
+/* -1: refused. */
+static int take_build(void)
+{
+	struct change *c = &me.change;
+	struct build *b = c->build;
+	const char *why = me.phase >= DRAINING ? "the program is stopping" : b->why;
+	if (why) {
+		refuse_change(why);
+		return -1;
+	}
+	c->next = b->next;
+	c->generation = b->generation;
+	c->notes = b->notes;
+	b->next = (struct regime){.conf = NULL};
+	b->generation = NULL;
+	c->build = NULL;
+	build_free(b);
+	return 0;
 }
 
 /* Even when they are not to be used: their descriptors are ours. By now every thread builds records also as the new targets
  * want them, and all have turned before these come into force, so none is lost. */
-static void take_logs(const struct conf *conf, uint32_t logs, const int *fds)
+static void take_logs(const struct conf *conf)
 {
-	const struct conf *c = conf ? conf : me.conf;
-	struct log_set *s = logs_take(c, me.args->debug, logs, fds);
+	struct change *c = &me.change;
+	if (!conf)
+		return;
+	struct log_set *s = logs_take(conf, me.args->debug, c->log_bits, c->log_fds);
 	BUG_ON(!s); /* the master has opened them */
-	if (logs_same(c, me.conf))
+	c->log_fds_n = 0;
+	if (logs_same(conf, me.conf))
 		log_set_free(s);
 	else
-		me.change.logs = s;
+		c->logs = s;
+}
+
+/* Once it is made, and all fresh sockets are there. */
+static void go_over(void)
+{
+	struct change *c = &me.change;
+	if (!c->next.conf || c->fresh_n < c->fresh_wanted)
+		return;
+	if (me.phase >= DRAINING) { /* since then */
+		refuse_change("the program is stopping");
+		return;
+	}
+	list_sockets();
+	change_over();
+}
+
+static void on_built(struct build *b)
+{
+	take_logs(b->conf);
+	if (take_build() == 0)
+		go_over();
 }
 
 static void on_logs(const struct control_msg *m)
@@ -478,44 +525,32 @@ static void on_load(const struct control_msg *m)
 {
 	const int32_t *origins;
 	const struct control_load *l = control_load_of(m, me.now.sockets_n, &origins);
+	struct change *c = &me.change;
 	BUG_ON(!l); /* the master's word */
 	begin_change(l->ticket);
-	struct conf *conf = unpack(m->fds[0]);
-	close(m->fds[0]);
-	take_logs(conf, l->logs, m->fds + 1);
-	if (!conf) {
-		refuse_change("what was read cannot be used here");
-		return;
-	}
-	if (prepare_change(conf) == 0) {
-		list_sockets(origins, l->sockets);
-		me.change.missing = l->fresh;
-		if (l->fresh == 0)
-			change_over();
-	}
-	conf_put(conf);
-}
-
-static void take_socket(int fd)
-{
-	struct change *c = &me.change;
-	for (size_t i = 0; c->missing > 0 && i < c->next.sockets_n; i++) {
-		if (c->next.sockets[i].fd >= 0)
-			continue;
-		c->next.sockets[i].fd = fd;
-		c->missing--;
-		return;
-	}
-	close(fd); /* of a change that was refused */
+	c->log_bits = l->logs;
+	c->log_fds_n = m->fds_n - 1;
+	memcpy(c->log_fds, m->fds + 1, (size_t)c->log_fds_n * sizeof *c->log_fds);
+	c->origins_n = l->sockets;
+	c->origins = xcalloc(l->sockets + 1, sizeof *c->origins);
+	memcpy(c->origins, origins, l->sockets * sizeof *c->origins);
+	c->fresh_wanted = l->fresh;
+	c->fresh = xcalloc(l->fresh + 1, sizeof *c->fresh);
+	start_build(m->fds[0], on_built);
 }
 
 static void on_sockets(const struct control_msg *m)
 {
-	bool waiting = me.change.missing > 0;
-	for (int i = 0; i < m->fds_n; i++)
-		take_socket(m->fds[i]);
-	if (waiting && me.change.missing == 0)
-		change_over();
+	struct change *c = &me.change;
+	bool waiting = c->fresh_n < c->fresh_wanted;
+	for (int i = 0; i < m->fds_n; i++) {
+		if (c->fresh_n < c->fresh_wanted)
+			c->fresh[c->fresh_n++] = m->fds[i];
+		else
+			close(m->fds[i]); /* of a change that was refused */
+	}
+	if (waiting)
+		go_over();
 }
 
 static void on_refused(const struct control_msg *m)
@@ -528,23 +563,9 @@ static void on_refused(const struct control_msg *m)
 
 /* Without a master: all of it here, with the rights that are left. */
 
-static void add_finding(void *arg, bool alert, const char *line)
-{
-	note("%s\n", line);
-}
-
 static void add_failure(void *arg, const char *line)
 {
-	note("%s\n", line);
-}
-
-static struct conf *load_alone(void)
-{
-	struct conf *conf = conf_load(me.args->paths, me.args->paths_n, add_finding, NULL);
-	if (conf && verify_conf(conf, add_finding, NULL) == 0)
-		return conf;
-	conf_put(conf);
-	return NULL;
+	notes_add(arg, "%s\n", line);
 }
 
 static int bind_alone(struct conf *conf)
@@ -552,7 +573,7 @@ static int bind_alone(struct conf *conf)
 	struct binding_held held = {me.conf, me.now.sockets, me.now.sockets_n};
 	struct binding_next next;
 	struct change *c = &me.change;
-	if (binding_renew(&held, conf, &next, add_failure, NULL) < 0)
+	if (binding_renew(&held, conf, &next, add_failure, &c->notes) < 0)
 		return -1;
 	c->next.sockets = next.sockets;
 	c->next.sockets_n = next.n;
@@ -564,28 +585,31 @@ static int open_logs_alone(const struct conf *conf)
 {
 	if (logs_same(conf, me.conf))
 		return 0;
-	me.change.logs = logs_open(conf, me.conf, me.args->debug, add_failure, NULL);
+	me.change.logs = logs_open(conf, me.conf, me.args->debug, add_failure, &me.change.notes);
 	return me.change.logs ? 0 : -1;
 }
 
-static void reload_alone(uint32_t ticket)
+static void on_built_alone(struct build *b)
 {
-	if (me.before.conf) { /* one is about to be done, and has read the files just now */
-		me.change.ticket = ticket ? ticket : me.change.ticket;
+	struct change *c = &me.change;
+	if (take_build() != 0)
+		return;
+	if (open_logs_alone(c->next.conf) == 0 && bind_alone(c->next.conf) == 0)
+		change_over();
+	else
+		refuse_change(c->notes.text);
+}
+
+/* For all who have asked so far. */
+static void reload_alone(void)
+{
+	if (me.change.build || me.before.conf) {
+		me.again = true;
 		return;
 	}
 	log_reopen();
-	begin_change(ticket);
-	struct conf *conf = load_alone();
-	if (conf && prepare_change(conf) != 0) {
-		conf_put(conf);
-		return;
-	}
-	if (conf && open_logs_alone(conf) == 0 && bind_alone(conf) == 0)
-		change_over();
-	else
-		refuse_change(me.change.notes);
-	conf_put(conf);
+	begin_change(me.ticket);
+	start_build(-1, on_built_alone);
 }
 
 /* An operator asks at the admin socket. */
@@ -596,7 +620,7 @@ static uint32_t ask_reload(void)
 	if (me.phase >= DRAINING)
 		settle(t.ticket, false, "the program is stopping");
 	else if (me.args->control < 0)
-		reload_alone(t.ticket);
+		reload_alone();
 	else if (control_send(me.args->control, CONTROL_ASK_RELOAD, &t, sizeof t, NULL, 0) != 0)
 		settle(t.ticket, false, "the master does not answer");
 	return t.ticket;
@@ -642,7 +666,7 @@ static void on_signal(struct watch *w, unsigned events)
 	while (read(w->fd, &info, sizeof info) == (ssize_t)sizeof info) {
 		bool grace = info.ssi_signo == SIGTERM && getpid() == 1 && me.phase < DRAINING; /* alone in a container, see master.c */
 		if (info.ssi_signo == SIGHUP)
-			reload_alone(0);
+			reload_alone();
 		else if (info.ssi_signo == SIGUSR1 || grace)
 			drain("soft stop");
 		else
@@ -791,6 +815,7 @@ static void setup(int thread)
 			die("cannot watch the socket of %s: %s", me.now.sockets[i].name, strerror(errno));
 	if (thread != 0)
 		return;
+	aside_open();
 	watch_orders();
 	timer_init(&me.drain, on_drain);
 	timer_init(&me.expiry, on_expiry);
@@ -800,6 +825,8 @@ static void setup(int thread)
 
 static void teardown(int thread)
 {
+	if (thread == 0)
+		aside_close();
 	if (me.conf->agent.set)
 		dialer_fini();
 	target_fini();

@@ -14,6 +14,7 @@
 #include "mctunnel/base/map.h"
 #include "mctunnel/base/mem.h"
 #include "mctunnel/base/str.h"
+#include "mctunnel/event/aside.h"
 #include "mctunnel/event/loop.h"
 #include "mctunnel/net/sock.h"
 
@@ -49,6 +50,7 @@
 
 struct tls {
 	atomic_int refs;
+	struct aside end; /* freed aside */
 	SSL_CTX *ctx;
 	bool server;
 	bool probe; /* a client without an interest in who answers */
@@ -1499,16 +1501,23 @@ struct tls *tls_get(struct tls *t)
 	return t;
 }
 
-void tls_put(struct tls *t)
+static void tls_free(struct aside *a)
 {
-	if (!t || atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) > 1)
-		return;
+	struct tls *t = container_of(a, struct tls, end);
+
 	if (t->site)
 		free_site_parts(t->site);
 	SSL_CTX_free(t->ctx);
 	OPENSSL_cleanse(t->ticket_keys, t->ticket_keys_n * sizeof(*t->ticket_keys));
 	free(t->ticket_keys);
 	free(t);
+}
+
+/* A site may have a thousand certificates. */
+void tls_put(struct tls *t)
+{
+	if (t && atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) == 1)
+		aside_run(&t->end, tls_free);
 }
 
 int64_t tls_cert_expires_in(const struct tls *t)
@@ -1914,7 +1923,7 @@ static void load_site_files(struct site_loading *s, const struct tls_site_option
 	BUG_ON(o->certs_n == 0);
 	s->site->certs = xcalloc(o->certs_n, sizeof(*s->site->certs));
 	s->site->certs_n = o->certs_n;
-	for (size_t i = 0; i < o->certs_n; i++)
+	for (size_t i = 0; i < o->certs_n && !aside_closing(); i++)
 		load_site_cert(s, &o->certs[i], &s->site->certs[i]);
 	s->l.f = &f;
 	s->l.own = NULL;
@@ -1982,6 +1991,8 @@ struct tls_site *tls_site_new(const struct tls_site_options *o, void (*on_findin
 		die("cannot make a TLS context: %s", openssl_reason());
 	s.l = (struct loading){ .tls = &s.site->tls, .err = s.err, .errsize = sizeof(s.err) };
 	load_site_files(&s, o);
+	if (aside_closing())
+		tell(&s, true, "the program is stopping");
 	if (!s.bad && (!set_site(s.site, o) || !use_default(&s))) {
 		snprintf(s.err, sizeof(s.err), "TLS cannot be set up: %s", openssl_reason());
 		tell(&s, true, s.err);

@@ -4,6 +4,7 @@
 #define MCTUNNEL_CONF_CONF_H
 
 #include "mctunnel/base/addr.h" /* plain data only */
+#include "mctunnel/event/aside.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -231,6 +232,7 @@ struct conf_agent {
 
 struct conf {
 	atomic_uint refs;
+	struct aside end;    /* freed aside */
 	struct files *files; /* everything it was read from */
 	struct conf_global global;
 	struct conf_timeouts defaults;

@@ -29,8 +29,11 @@ struct frontend_socket {
 	size_t listener; /* of conf->listeners */
 };
 
-/* Once, then frontend_reload() on every thread: counts are carried over by name; clients that have a session keep the configuration they came under. */
-void frontend_prepare(struct conf *conf, struct tls_site *const *sites);
+/* What conf means here, on any thread, for that takes its time: counts are carried over by name from what is newest then, which must still be the newest at
+ * frontend_prepare(). To be given to that, or to generation_put(). */
+struct generation *frontend_make(struct conf *conf, struct tls_site *const *sites);
+/* Once (g is taken), then frontend_reload() on every thread: clients that have a session keep the configuration they came under. */
+void frontend_prepare(struct generation *g);
 /* Each thread: these sockets, sorted by fd, are accepted on from now on, and no others. Clients in the queue follow the new routes. */
 void frontend_reload(const struct frontend_socket *sockets, size_t n);
 

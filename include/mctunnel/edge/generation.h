@@ -5,6 +5,7 @@
 
 #include "mctunnel/base/flow.h"
 #include "mctunnel/base/pace.h"
+#include "mctunnel/event/aside.h"
 
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -54,6 +55,7 @@ struct place { /* a listener, all its sockets on all threads */
 
 struct generation {
 	atomic_uint refs;
+	struct aside end;     /* freed aside */
 	struct conf *conf;    /* shared */
 	struct site *sites;   /* owned: of conf->tunnels */
 	struct place *places; /* owned: of conf->listeners */

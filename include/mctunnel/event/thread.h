@@ -2,6 +2,7 @@
 #ifndef MCTUNNEL_EVENT_THREAD_H
 #define MCTUNNEL_EVENT_THREAD_H
 
+#include <pthread.h>
 #include <stdint.h>
 
 #define THREAD_MAX 64
@@ -20,9 +21,14 @@ void threads_run(int count, volatile uint64_t *heartbeat, void (*setup)(int), vo
 /* Stops every loop, once it has run what was posted before; may be called on any of the threads. */
 void threads_stop(void);
 
-int thread_self(void);  /* 0 before threads_run() */
+int thread_self(void);  /* 0 before threads_run(), -1 on a thread without a loop */
 int thread_count(void); /* 1 before threads_run() */
 uint64_t thread_delivered(void); /* messages the calling thread has run */
+
+/* For threads without a loop beside these: with signals blocked but those it brings upon itself. 0 or an errno; to be joined by the caller. It says itself
+ * that it is none of those with a loop, and may then post to them. */
+int thread_start(pthread_t *id, void *(*run)(void *)) __attribute__((warn_unused_result));
+void thread_be_none(void);
 
 /* Hands a message over; a thread runs its messages in the order in which they were posted, whoever posted them, so that one which was
  * posted because of another never overtakes it; never blocks, never fails. To oneself it is run later in the turn
