@@ -137,8 +137,8 @@ def test_levels(run):
             answer = ask(s.at[level], command + ("; quit" if command == "prompt" else ""))
             answer = answer if command != "prompt" else answer.rstrip("\n")
             equal(answer != "Permission denied\n", allowed, "%s at level %s says %r: allowed" % (command, level, answer[:100]))
-    denied = s.hub.wait_log("admin", command="stop", allowed="no", level="user")[0]
-    equal((denied["uid"], denied["pid"], denied["level"]), (os.getuid(), os.getpid(), "user"), "who was logged")
+    denied = s.hub.wait_log("admin", command="stop", allowed="no", rights="user")[0]
+    equal((denied["uid"], denied["pid"], denied["level"]), (os.getuid(), os.getpid(), "notice"), "who was logged")
     check(not s.hub.log("admin", command="show sessions"), "a command that only shows is logged")
     equal(len(ask(s.at["user"], "help").splitlines()) - 1, len([c for c, level in documented() if level == "user"]), "commands of help at level user")
     for level, path in s.at.items():
@@ -185,7 +185,7 @@ def test_lines(run):
         for byte in b"show version; show lua\n":
             c.send(bytes([byte]))
             time.sleep(0.001)
-        check("\n\nLua" in read_all(c), "byte by byte")
+        check(read_all(c) == ask(s.admin, "show version") + "\n" + ask(s.admin, "show lua") + "\n", "byte by byte")
     with connect(s.admin) as c:  # without a line feed
         c.sendall(b"show version")
         c.shutdown(socket.SHUT_WR)

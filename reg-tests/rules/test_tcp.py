@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Rules of a listener of mode tcp: by source and port; deny and reject are a RST; a list from a file follows a reload, and so does who waits in the queue."""
+import json
 import os
+import ssl
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "lib"))
 import harness
 import scene
 import tcp
-from ctl import admin_settings, reload
+from ctl import admin_settings, command, reload
 from harness import equal
 
 
@@ -48,6 +50,20 @@ def test_no_rule_and_no_route(run):
     hub = world(run, [{"src": "192.0.2.0/24", "route": "site-a/a"}])
     tcp.expect_turned_away(hub.listen["in"], "a client no rule concerns")
     equal(session(hub)["reason"], "no_route", "reason")
+
+
+def test_route_to_nowhere(run):
+    hub = world(run, [{"sni": "~^(?<site>[a-z]+)$", "route": "${site}/a"}], mode="tls")
+    with tcp.open_socket(hub.listen["in"]) as s:
+        out = ssl.MemoryBIO()
+        try:
+            ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), out, server_hostname="nosuch").do_handshake()
+        except ssl.SSLWantReadError:
+            pass
+        s.sendall(out.read())
+        line = session(hub)
+    equal((line["reason"], line["route"], line["text"]), ("no_route", None, "no such route: nosuch/a"), "the line in the log")
+    equal(json.loads(command(run, "hub", "show stat json"))[0]["mode"], "tls", "mode in show stat")
 
 
 def test_no_rule_but_a_route(run):

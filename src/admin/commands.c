@@ -294,7 +294,7 @@ static void log_command(const struct asker *k, const char *text, bool allowed)
 	log_str(&r, "socket", k->where);
 	if (k->uid < 0)
 		log_str(&r, "from", k->who);
-	log_str(&r, "level", level_words[k->level]);
+	log_str(&r, "rights", level_words[k->level]);
 	log_end(&r);
 }
 

@@ -711,6 +711,7 @@ static void stat_listener(struct answer *a, const struct conf *c, size_t i)
 	frontend_listener(i, &f);
 	set_names(&s, c->listeners[i].name, "FRONTEND", 0, i + 1);
 	set_figures(&s, &f, f.maxconn ? f.maxconn : frontend_maxconn());
+	set(&s, COL_mode, mode_word(c->listeners[i].mode));
 	set(&s, COL_status, listener_status(&f));
 	set(&s, COL_addr, c->listeners[i].bind_n ? c->listeners[i].bind[0].text : NULL);
 	set_int(&s, COL_conn_tot, f.total);

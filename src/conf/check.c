@@ -124,12 +124,26 @@ static void check_admin(struct check *k)
 	}
 }
 
+/* They are run later, when all else is right. */
+static void check_scripts(struct check *k)
+{
+	const struct conf_strings *load = &k->conf->global.lua.load;
+	const char *why;
+	size_t len;
+
+	for (size_t i = 0; i < load->n; i++) {
+		if (load->v[i] && !files_read(k->conf->files, load->v[i], &len, &why))
+			alert_on(k->findings, &load->v[i], &load->v, "\"%s\" cannot be read: %s", load->v[i], why);
+	}
+}
+
 static void check_global(struct check *k)
 {
 	struct conf_global *g = &k->conf->global;
 	struct stat st;
 
 	check_admin(k);
+	check_scripts(k);
 	if (files_closed(k->conf->files))
 		return; /* in a chroot there are no users */
 	if (g->user && !getpwnam(g->user))
@@ -264,7 +278,7 @@ static void check_listeners(struct check *k)
 		struct conf_listener *l = &k->conf->listeners[i];
 		check_unique(k, names, &l->name, l);
 		if (l->name && l->route_n == 0 && l->rules_n == 0 && !l->policy && l->mode != MODE_CONNECT)
-			alert_on(k->findings, &l->at, NULL, "neither 'route' nor 'rules': there is no way for clients");
+			alert_on(k->findings, &l->at, NULL, "neither 'route' nor 'rules' nor 'policy': there is no way for clients");
 		if (l->route_n > RULE_ROUTES_MAX)
 			alert_on(k->findings, &l->route, NULL, "%zu routes are too many: the maximum is %d", l->route_n, RULE_ROUTES_MAX);
 		for (size_t j = 0; j < l->route_n; j++) {

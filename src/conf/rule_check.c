@@ -90,9 +90,18 @@ static bool is_plain(const char *value)
 	return value && value[0] != '~';
 }
 
+/* A '~' was forgotten: '^' begins no text that a client sends. */
+static bool check_tilde(struct check *k, char *const *value)
+{
+	if (!is_plain(*value) || (**value != '^' && !strstr(*value, "(?<")))
+		return false;
+	warn_on(k->f, value, &k->r->at, "\"%s\" looks like an expression: those begin with '~'", *value);
+	return true;
+}
+
 static void check_path(struct check *k, char *const *value)
 {
-	if (!is_plain(*value))
+	if (check_tilde(k, value) || !is_plain(*value))
 		return;
 	if (strchr(*value, '?'))
 		warn_on(k->f, value, &k->r->at, "\"%s\" never matches: the query is no part of the path", *value);
@@ -104,6 +113,8 @@ static void check_host(struct check *k, char *const *value)
 {
 	const char *colon = is_plain(*value) ? strrchr(*value, ':') : NULL;
 
+	if (check_tilde(k, value))
+		return;
 	if (!colon || colon[1] == '\0' || colon[1 + strspn(colon + 1, "0123456789")] != '\0' || (strchr(*value, ':') != colon && colon[-1] != ']'))
 		return;
 	warn_on(k->f, value, &k->r->at, "\"%s\" never matches: the host is compared without port (dst_port is for that)", *value);

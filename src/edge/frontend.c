@@ -435,7 +435,7 @@ static void gather(const struct client *cl, struct facts *f)
 }
 
 /* DONE: there is a way now, else why not. */
-static enum reason obey_rules(struct client *cl, const struct facts *f, char *route, size_t size)
+static enum reason obey_rules(struct client *cl, const struct facts *f, char *route, size_t size, char *text)
 {
 	struct verdict v;
 	size_t good = 0;
@@ -450,6 +450,8 @@ static enum reason obey_rules(struct client *cl, const struct facts *f, char *ro
 		good += trip_route(cl->trip, v.route[i].tunnel, v.route[i].service);
 	if (good)
 		snprintf(route, size, "%s/%s", v.route[0].tunnel, v.route[0].service);
+	else if (v.route_n > 0)
+		snprintf(text, size, "no such route: %s/%s", v.route[0].tunnel, v.route[0].service);
 	return good ? REASON_DONE : REASON_NO_ROUTE;
 }
 
@@ -458,7 +460,8 @@ static enum reason obey_policy(struct client *cl, const struct facts *f, const c
 	struct policy_answer a;
 
 	policy_ask(trip_place(cl->trip)->l->policy, f, route[0] ? route : NULL, "", &a);
-	str_copy(text, size, a.reason);
+	if (a.kind != POLICY_ALLOW)
+		str_copy(text, size, a.reason);
 	switch (a.kind) {
 	case POLICY_DENY:
 		return REASON_POLICY;
@@ -466,8 +469,10 @@ static enum reason obey_policy(struct client *cl, const struct facts *f, const c
 		return REASON_REJECTED;
 	case POLICY_ROUTE:
 		trip_routes_clear(cl->trip);
-		if (!trip_route(cl->trip, a.tunnel, a.service))
+		if (!trip_route(cl->trip, a.tunnel, a.service)) {
+			snprintf(text, size, "no such route: %s/%s", a.tunnel, a.service);
 			return REASON_NO_ROUTE;
+		}
 		route = "policy";
 		break;
 	case POLICY_ALLOW:
@@ -490,7 +495,7 @@ static bool decide(struct client *cl)
 	if (l->rules_n == 0 && !l->policy)
 		return true;
 	gather(cl, &f);
-	why = obey_rules(cl, &f, route, sizeof(route));
+	why = obey_rules(cl, &f, route, sizeof(route), text);
 	if (l->policy && (why == REASON_DONE || why == REASON_NO_ROUTE))
 		why = obey_policy(cl, &f, route, text, sizeof(text));
 	if (why != REASON_DONE)

@@ -534,6 +534,19 @@ static bool begin_exchange(struct web *w)
 	return true;
 }
 
+/* Rules, a policy or the client's words have made routes that lead nowhere. */
+static void fail_nowhere(struct web *w)
+{
+	const struct request *r = w->r;
+	char text[160];
+	struct strbuf b;
+
+	strbuf_init(&b, text, sizeof(text));
+	if (r->routes_n > 0)
+		strbuf_add(&b, "no such route: %s/%s", r->routes[0].tunnel, r->routes[0].service);
+	fail(w, REASON_NO_ROUTE, r->routes_n > 0 ? text : NULL);
+}
+
 /* Over an origin that waits, or a new one, for which it sets out when nothing else is to be done. */
 static void seek(struct web *w)
 {
@@ -552,8 +565,10 @@ static void seek(struct web *w)
 	w->origin = w->setting_out = origin_new(&want, &origin_events, w, &no_route);
 	if (w->origin)
 		set_state(w, AWAY);
+	else if (no_route)
+		fail_nowhere(w);
 	else
-		fail(w, no_route ? REASON_NO_ROUTE : REASON_RESOURCES, NULL);
+		fail(w, REASON_RESOURCES, NULL);
 }
 
 static const char *add_text(char **at, const char *text)

@@ -344,6 +344,16 @@ static bool ask_hook(const struct script *s, size_t i, struct script_hook *h)
 	return good;
 }
 
+static void say_none(void)
+{
+	if (run.policy)
+		fprintf(stderr, "lua: %s registers no policy '%s'\n", run.file, run.policy);
+	else if (run.agent.name || run.ends)
+		fprintf(stderr, "lua: %s registers no %s\n", run.file, run.agent.name ? "on_agent" : "on_session_end");
+	else
+		fprintf(stderr, "lua: %s can be loaded, but registers no policy (--agent and --end try its other functions)\n", run.file);
+}
+
 /* Functions for agents and ends are asked together, so once. */
 static int ask_all(const struct script *s)
 {
@@ -369,7 +379,7 @@ static int ask_all(const struct script *s)
 	if (run.json)
 		puts(asked ? "]" : "[]");
 	if (asked == 0)
-		fprintf(stderr, "lua: %s registers no such function\n", run.file);
+		say_none();
 	return good && asked ? 0 : 1;
 }
 
