@@ -5,6 +5,7 @@ import hashlib
 import http.client
 import http.server
 import os
+import struct
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ import harness
 import pki
 import scene
 import tcp
+import web
 from harness import check, equal
 
 BIG = os.urandom(1 << 20) * 5 + b"the end"
@@ -228,6 +230,43 @@ def test_git(run):
     with open(os.path.join(two, "file19"), "rb") as f:
         check(f.read() == BIG[19:19 + 1900000], "file19 is not what was pushed")
     hub.nothing_left()
+
+
+def spdy(kind, stream, payload=b"", flags=0):
+    """A control frame of SPDY/3.1; kind 0: a data frame."""
+    head = struct.pack("!HH", 0x8003, kind) if kind else struct.pack("!I", stream)
+    body = struct.pack("!I", stream) + payload if kind else payload
+    return head + struct.pack("!I", flags << 24 | len(body)) + body
+
+
+def test_kubectl_exec(run):
+    """What kubectl exec says: a POST that becomes SPDY/3.1, streams opened before the 101 is there, and both ends of it."""
+    opens = b"".join(spdy(1, stream, bytes(6) + os.urandom(40)) for stream in (1, 3, 5, 7))
+    replies = b"".join(spdy(2, stream, os.urandom(20)) for stream in (1, 3, 5, 7))
+    said = spdy(0, 5, b"ls\r\n\r\nGET / HTTP/1.1\r\n\r\n") + spdy(0, 5, flags=1)
+    heard = spdy(0, 7, os.urandom(300000)) + spdy(3, 1, struct.pack("!I", 5)) + spdy(7, 0)
+    asked = []
+
+    def server(s):
+        wire = web.Wire(s)
+        m = wire.head()
+        asked.append(m)
+        wire.send(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\n\r\n" + replies)
+        equal(wire.take(len(opens) + len(said)) == opens + said, True, "what the client said")
+        wire.send(heard)
+
+    hub, _ = scenario(run, tcp.Server(run, server).target)
+    with web.Client(hub.listen["web"]) as c:
+        versions = [("X-Stream-Protocol-Version", v) for v in ("v4.channel.k8s.io", "v3.channel.k8s.io")]
+        c.request("/api/v1/namespaces/default/pods/x/exec?command=ls&stdin=true", "POST", fields=[("Connection", "Upgrade"), ("Upgrade", "SPDY/3.1"), *versions], body=b"")
+        c.send(opens)
+        m = c.answer()
+        equal((m.status, m.get("Upgrade"), m.get("X-Stream-Protocol-Version")), (101, "SPDY/3.1", "v4.channel.k8s.io"))
+        equal(c.take(len(replies)), replies, "streams that were accepted")
+        c.send(said)
+        equal(c.rest() == heard, True, "what the server said")
+    equal((asked[0].get("Upgrade"), asked[0].all("X-Stream-Protocol-Version"), asked[0].path),
+          ("SPDY/3.1", [v for _, v in versions], "/api/v1/namespaces/default/pods/x/exec?command=ls&stdin=true"))
 
 
 def test_half_closed_client(run):

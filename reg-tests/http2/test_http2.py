@@ -281,6 +281,20 @@ def test_requests_over_the_rate(run):
     check(429 in found and set(found) <= {200, 429}, found)
 
 
+def test_longest_body(run):
+    """With a length, and without: 413 for this stream, and the connection goes on."""
+    p = start(run, listener={"max_body": 1000})
+    for data, status in ((b"x" * 1000, 200), (b"x" * 1001, 413), (b"x" * 100000, 413)):
+        for how in (("--data-binary", "@-"), ("-X", "POST", "-T", "-")):
+            equal(curl(p, "/a/x", *how, data=data)[0], status, "%d bytes, %s" % (len(data), how))
+    with connected(p) as c:
+        c.ask(method="POST", extra=[("content-length", "1001")], end=False)
+        equal(c.answer()[0], 413, "before a byte of the body is sent")
+        c.ask()
+        equal(c.answer(), (200, b"a"), "the next stream")
+    p.hub.nothing_left()
+
+
 # ---- gRPC ----
 
 def raw(b):

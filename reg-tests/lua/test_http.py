@@ -89,6 +89,32 @@ def test_a_rule_that_denies_is_not_overruled(run):
         equal(c.ask("/").status, 200, "what it does not")
 
 
+ENDS = """
+local bytes = mctunnel.metric("bytes", "Bytes by tunnel", { "tunnel", "service", "reason" })
+local count = mctunnel.metric("requests", "Requests", { "reason" })
+mctunnel.on_session_end(function(e)
+  assert(e.listener == "p" and e.total_ms >= 0)
+  count:inc(e.reason)
+  if e.tunnel then bytes:inc(e.up + e.down, e.tunnel, e.service, e.reason) end
+end)
+mctunnel.policy("p", function(c) return "allow" end)
+"""
+
+
+def test_each_request_is_accounted(run):
+    """Also those of one connection, and those that were refused."""
+    hub = world(run, [ENDS], ["p"], rules=({"path": "/secret", "action": "deny"}, {"route": "site-a/web"}))
+    with web.Client(hub.listen["p"]) as c:
+        for _ in range(5):
+            equal(c.ask("/", "POST", body=bytes(1000)).status, 200)
+        equal(c.ask("/secret").status, 403)
+    hub.wait_metric('mctunnel_lua_requests_total{reason="denied"}', 1)
+    lines = hub.wait_log("session", 5, reason="done")
+    hub.wait_metric('mctunnel_lua_bytes_total{tunnel="site-a",service="web",reason="done"}', sum(int(r["up"]) + int(r["down"]) for r in lines))
+    equal(hub.metric('mctunnel_lua_requests_total{reason="done"}'), 5, "requests that were served")
+    equal(hub.metric("mctunnel_lua_errors_total"), 0, "errors")
+
+
 def test_tokens(run):
     hub = world(run, ["tokens.lua"], ["tokens"])
     with web.Client(hub.listen["tokens"]) as c:
