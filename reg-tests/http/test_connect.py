@@ -3,6 +3,7 @@
 import base64
 import crypt
 import os
+import subprocess
 import sys
 import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "lib"))
@@ -101,6 +102,24 @@ def test_users(run):
         harness.wait_until(lambda: connect(c, "echo.site-a:80", basic("bob:wrong")).status == 407, "a wrong password to be refused")
     equal(p.hub.wait_log("session", status=407)[0]["reason"], "denied")
     check("secret" not in open(p.hub.log_path).read(), "a password is in the log")
+
+
+def curl(*how):
+    got = subprocess.run(["curl", "-sS", "-m", "60", "--proxytunnel", "--noproxy", "", *how], capture_output=True, text=True)
+    return got.returncode, got.stdout
+
+
+def test_curl(run):
+    """A foreign client: through the proxy to a target that speaks HTTP, as a user and as nobody."""
+    origin = web.Origin(run)
+    p = start(run, {"users": ["alice:secret"]}, target=origin._serve)
+    proxy = "http://%%s%s:%d" % p.proxy
+    equal(curl("-x", proxy % "alice:secret@", "http://echo.site-a:80/a", "http://echo.site-a:80/b"), (0, "originorigin"))
+    equal([m.path for m in origin.requests], ["/a", "/b"], "requests through one tunnel")
+    code, body = curl("-x", proxy % "", "http://echo.site-a:80/c")
+    check(code == 56 and not body, "curl without a user ended with", code, body)
+    check(curl("-x", proxy % "alice:secret@", "http://echo.site-z:80/d")[0] == 56, "a tunnel that does not exist")
+    equal(len(origin.requests), 2, "requests at the target")
 
 
 def test_a_target_that_speaks_first_and_a_reset(run):
