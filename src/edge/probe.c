@@ -302,15 +302,6 @@ static bool send_proxy_header(const struct probe *p, int fd)
 	return send(fd, header, len, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)len;
 }
 
-/* A port of this host that nobody listens on can be the one that the kernel has just given us. */
-static bool met_itself(int fd, const struct addr *to)
-{
-	struct addr own;
-
-	sock_local(fd, &own);
-	return to->u.sa.sa_family != AF_UNIX && addr_equal(&own, to);
-}
-
 static void connected(struct probe *p, int fd)
 {
 	uint64_t spent = (clock_us() - p->began_us) / 1000;
@@ -361,9 +352,6 @@ static void on_dialled(void *arg, struct dial_result *r)
 		bool nameless = p->s->target.host && r->error == EHOSTUNREACH;
 
 		end(p, status_of(r->error), 0, status_of(r->error) == CHECK_L4TOUT ? "" : nameless ? r->why : strerror(r->error));
-	} else if (met_itself(r->fd, &r->to)) {
-		close(r->fd);
-		end(p, CHECK_L4CON, 0, strerror(ECONNREFUSED));
 	} else {
 		connected(p, r->fd);
 	}

@@ -289,6 +289,15 @@ static void won(struct dial *d, struct attempt *a)
 		finish(d, fd);
 }
 
+/* A port of this host that nobody listens on can be the one that the kernel has just given us: TCP then connects the socket to itself. */
+static bool met_itself(int fd, const struct addr *to)
+{
+	struct addr own;
+
+	sock_local(fd, &own);
+	return to->u.sa.sa_family != AF_UNIX && addr_equal(&own, to);
+}
+
 static void on_attempt(struct watch *w, unsigned events)
 {
 	struct attempt *a = container_of(w, struct attempt, watch);
@@ -298,6 +307,8 @@ static void on_attempt(struct watch *w, unsigned events)
 	if (!(events & (LOOP_WRITE | LOOP_HUP)))
 		return;
 	error = sock_error(w->fd);
+	if (!error && met_itself(w->fd, &d->addrs[a->addr]))
+		error = ECONNREFUSED;
 	if (!error && (events & LOOP_WRITE)) {
 		won(d, a);
 		return;

@@ -21,7 +21,8 @@ struct dial_options {
 	const char *proxy_auth;       /* "user:password" or NULL */
 };
 
-/* on_done is called exactly once, never inside this call, unless cancelled. e is borrowed until then. NULL: no memory. */
+/* A socket that met itself (a local port that nobody listens on, which the kernel gave to the dialler) is refused like any port where nobody listens.
+ * on_done is called exactly once, never inside this call, unless cancelled. e is borrowed until then. NULL: no memory. */
 struct dial *dial_start(const struct endpoint *e, const struct dial_options *o, void (*on_done)(void *arg, struct dial_result *r), void *arg);
 void dial_cancel(struct dial *d);
 

@@ -6,7 +6,6 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
-#include <fcntl.h>
 
 static struct {
 	uint64_t us;
@@ -109,31 +108,11 @@ static void test_cancelled(void **state)
 	nothing_left();
 }
 
-/* Somebody else's port is not one that the kernel lent us. */
-static void test_meets_itself(void **state)
-{
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	struct dial_result r = { .fd = socket(AF_INET, SOCK_STREAM, 0) };
-	socklen_t len = sizeof(a);
-
-	assert_int_equal(bind(r.fd, (struct sockaddr *)&a, sizeof(a)), 0);
-	assert_int_equal(getsockname(r.fd, (struct sockaddr *)&a, &len), 0);
-	assert_int_equal(connect(r.fd, (struct sockaddr *)&a, len), 0);
-	r.to.u.in4 = a;
-	r.to.len = len;
-	assert_non_null(start());
-	t.on_dialled(t.dialling, &r);
-	assert_int_equal(t.result.status, CHECK_L4CON);
-	assert_int_equal(fcntl(r.fd, F_GETFD), -1);
-	nothing_left();
-}
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_words),
 		cmocka_unit_test(test_cancelled),
-		cmocka_unit_test(test_meets_itself),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

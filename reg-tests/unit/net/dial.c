@@ -13,6 +13,7 @@
 static struct addr black_hole;
 static int black_hole_attempts, black_hole_opens_at; /* from this attempt on it answers; 0: never */
 static struct addr real_one;
+static struct addr mirror; /* the kernel gives its port to whoever dials it */
 
 static struct {
 	void (*on_done)(void *, const struct addr *, size_t, const char *);
@@ -58,6 +59,8 @@ int sock_connect(const struct addr *to)
 	}
 	fd = socket(to->u.sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
 	assert_true(fd >= 0);
+	if (addr_equal(to, &mirror))
+		assert_int_equal(bind(fd, &to->u.sa, to->len), 0);
 	if (connect(fd, &to->u.sa, to->len) < 0 && errno != EINPROGRESS) {
 		int e = errno;
 
@@ -190,6 +193,14 @@ static void refused(void **state)
 {
 	start(&refusing, (struct dial_options){ .second_attempt = true });
 	expect_failure(ECONNREFUSED, refusing.text);
+}
+
+static void meets_itself(void **state)
+{
+	mirror = refusing.addr;
+	start(&refusing, (struct dial_options){ 0 });
+	expect_failure(ECONNREFUSED, refusing.text);
+	memset(&mirror, 0, sizeof(mirror));
 }
 
 static void unix_sockets(void **state)
@@ -383,6 +394,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(direct),
 		T(refused),
+		T(meets_itself),
 		T(unix_sockets),
 		T(timeout),
 		T(second_attempt_wins),
