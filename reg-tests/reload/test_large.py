@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""A large reload (10,000 rules, hundreds of certificates that are all new) stops no loop: sessions go on echoing while it is made; it takes effect; a bad
-one is refused with its place; wishes that come meanwhile are granted; the program stops in the middle of one. With a master and without."""
+"""A large reload (10,000 rules, hundreds of certificates that are all new) stops no loop: sessions go on echoing while it is made (of the release build,
+when there is one); it takes effect; a bad one is refused with its place; wishes that come meanwhile are granted; the program stops in the middle of
+one. With a master and without."""
 import os
 import signal
 import sys
@@ -14,15 +15,16 @@ import tcp
 from ctl import admin_settings, command, reload
 from harness import check, equal, say
 
-RULES = 10000
+RULES = 10000  # measured
+FEWER = 3000   # where only the way of things matters
 CERTS = 200
 SESSIONS = 4
 ALONE = ("sh", "-c", 'exec "$0" -1 "$@"')
 
 
-def rules(last):
+def rules(last, n):
     """Thousands that concern nobody here, and one for the rest."""
-    return tuple({"src": "10.%d.%d.0/24" % (i >> 8, i & 255), "dst_port": "%d" % (1 + i % 60000), "route": "site-a/a"} for i in range(RULES)) + (
+    return tuple({"src": "10.%d.%d.0/24" % (i >> 8, i & 255), "dst_port": "%d" % (1 + i % 60000), "route": "site-a/a"} for i in range(n)) + (
         {"route": "site-a/" + last},)
 
 
@@ -44,7 +46,8 @@ def certificates(run):
 
 
 class World:
-    def __init__(self, run, launcher=()):
+    def __init__(self, run, launcher, n=FEWER, program=None):
+        self.n = n
         self.folder = run.path("certs")
         os.mkdir(self.folder)
         for name, text in certificates(run).items():
@@ -52,8 +55,8 @@ class World:
                 f.write(text)
         a, b = tcp.Server(run, tcp.banner("a")), tcp.Server(run, tcp.banner("b"))
         echo = tcp.Server(run, tcp.echo)
-        listeners = {"echo": "site-a/echo", "ruled": {"rules": rules("a")}, "secure": {"route": "site-a/echo", "tls": {"cert": [self.folder + "/"]}}}
-        self.hub = scene.Hub(run, listeners, settings=admin_settings(run, "hub"), launcher=launcher).start().wait_ready()
+        listeners = {"echo": "site-a/echo", "ruled": {"rules": rules("a", n)}, "secure": {"route": "site-a/echo", "tls": {"cert": [self.folder + "/"]}}}
+        self.hub = scene.Hub(run, listeners, settings=admin_settings(run, "hub"), launcher=launcher, program=program).start().wait_ready()
         scene.Agent(run, self.hub.authority, [self.hub.address],
                     [scene.service("a", a.target), scene.service("b", b.target), scene.service("echo", echo.target)]).start()
         self.hub.wait_links(2)
@@ -71,7 +74,7 @@ class World:
         self.renew(mark)
 
         def edit(c):
-            c["listeners"] = tuple(dict(row, rules=rules(last)) if row["name"] == "ruled" else row for row in c["listeners"])
+            c["listeners"] = tuple(dict(row, rules=rules(last, self.n)) if row["name"] == "ruled" else row for row in c["listeners"])
         return edit
 
     def serves(self, name):
@@ -103,11 +106,11 @@ class Echoes:
 
 
 def check_echoes_go_on(run, launcher):
-    w = World(run, launcher)
+    w = World(run, launcher, RULES, scene.release_binary())
     echoes = Echoes(w.hub.listen["echo"])
     time.sleep(1)
     quiet = echoes.longest()
-    for mark, last in (("first", "b"), ("second", "a"), ("third", "b")):
+    for mark, last in (("first", "b"), ("second", "a")):
         reload(w.hub, w.change(mark, last))
         longest = echoes.longest()
         line = [r for r in w.hub.log() if "reload done in" in r.get("text", "")][-1]
