@@ -62,7 +62,7 @@ static void put_field(struct text *t, const struct http1_field *f)
 
 /* Fields that are handled by name. */
 
-enum special { ORDINARY, HOST, LENGTH, FORWARDED, REQUEST_ID, TRAILER };
+enum special { ORDINARY, HOST, FRAMING, FORWARDED, REQUEST_ID, TRAILER };
 
 static bool same_name(struct http1_text name, const char *lower, size_t len)
 {
@@ -88,7 +88,8 @@ static enum special special(struct http1_text name)
 	case 7: return NAMED(name, "trailer") ? TRAILER : ORDINARY;
 	case 9: return NAMED(name, "forwarded") ? FORWARDED : ORDINARY;
 	case 12: return NAMED(name, "x-request-id") ? REQUEST_ID : ORDINARY;
-	case 14: return NAMED(name, "content-length") ? LENGTH : ORDINARY;
+	case 14: return NAMED(name, "content-length") ? FRAMING : ORDINARY;
+	case 17: return NAMED(name, "transfer-encoding") ? FRAMING : ORDINARY;
 	default: return ORDINARY;
 	}
 }
@@ -165,7 +166,7 @@ static bool goes_on(const struct webhead_request *r, const struct http1_field *f
 		return false;
 	switch (special(f->name)) {
 	case HOST:
-	case LENGTH: return false;
+	case FRAMING: return false;
 	case FORWARDED: return trusted(r, f->name);
 	case REQUEST_ID: return r->forwarded == FORWARDED_OFF;
 	case TRAILER:

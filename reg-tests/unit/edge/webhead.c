@@ -60,6 +60,8 @@ static void framing_and_target_are_said_anew(void **state)
 	assert_string_equal(request("POST / HTTP/1.1\r\nContent-Length: 0\r\nHost: a\r\n\r\n", FORWARDED_OFF, NULL), "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n");
 	assert_string_equal(request("GET / HTTP/1.0\r\n\r\n", FORWARDED_OFF, NULL), "GET / HTTP/1.1\r\nHost: 192.0.2.9:80\r\n\r\n");
 	assert_string_equal(request("CONNECT b:1 HTTP/1.1\r\nHost: b:1\r\n\r\n", FORWARDED_OFF, NULL), "CONNECT b:1 HTTP/1.1\r\nHost: b:1\r\n\r\n");
+	/* what CGI would take for framing */
+	assert_string_equal(request("GET / HTTP/1.1\r\nHost: b\r\nTransfer_Encoding: chunked\r\nContent_Length: 5\r\n\r\n", FORWARDED_OFF, NULL), "GET / HTTP/1.1\r\nHost: b\r\n\r\n");
 	assert_string_equal(request("OPTIONS * HTTP/1.1\r\nHost: b\r\n\r\n", FORWARDED_OFF, NULL), "OPTIONS * HTTP/1.1\r\nHost: b\r\n\r\n");
 }
 
