@@ -27,6 +27,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -76,6 +77,7 @@ struct stream {
 	bool eof;              /* our end has come to its end */
 	bool answered;
 	bool given_up;         /* the client was told so */
+	bool counted;          /* in opened */
 	/* gRPC */
 	struct h2_mux *target; /* owned; NULL: HTTP/1.1 */
 	int32_t target_id;
@@ -103,6 +105,8 @@ struct web2 {
 	size_t interim; /* bytes of interim answers since all was written last */
 	bool eof, shut, stopping;
 };
+
+static atomic_uint opened; /* streams of all threads that have descriptors */
 
 static void serve_later(struct web2 *w)
 {
@@ -255,11 +259,19 @@ static bool give_web(struct stream *s, int fd)
 	return false;
 }
 
+/* Streams have a half of the process's descriptors, two each: the rest is for clients and links. */
+static bool enough(void)
+{
+	struct rlimit r;
+
+	return getrlimit(RLIMIT_NOFILE, &r) == 0 && atomic_load(&opened) < r.rlim_cur / 4;
+}
+
 static bool stream_open(struct stream *s)
 {
 	int fds[2];
 
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) < 0)
+	if (!enough() || socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) < 0)
 		return false;
 	s->c = conn_tcp(fds[0], on_stream_conn, s);
 	if (!s->c) {
@@ -267,6 +279,8 @@ static bool stream_open(struct stream *s)
 		close(fds[1]);
 		return false;
 	}
+	s->counted = true;
+	atomic_fetch_add(&opened, 1);
 	return give_web(s, fds[1]);
 }
 
@@ -286,6 +300,8 @@ static void stream_free(struct stream *s)
 {
 	list_del(&s->node);
 	s->w->streams_n--;
+	if (s->counted)
+		atomic_fetch_sub(&opened, 1);
 	loop_undefer(&s->again);
 	loop_undefer(&s->reading);
 	timer_stop(&s->patience);
