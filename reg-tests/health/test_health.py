@@ -394,11 +394,11 @@ class Raw:
             while view:
                 readable, writable, _ = select.select([self.s], [self.s], [], harness.PATIENCE)
                 check(readable or writable, "neither reads nor answers")
-                if readable:
-                    more = self.s.recv(65536)
-                    if not more:
+                with contextlib.suppress(ssl.SSLWantReadError):  # a ticket is no data
+                    more = self.s.recv(65536) if readable else None
+                    if more == b"":
                         break
-                    self.buffer += more
+                    self.buffer += more or b""
                 if writable:
                     with contextlib.suppress(BlockingIOError):
                         view = view[self.s.send(view):]

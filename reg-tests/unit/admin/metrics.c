@@ -188,7 +188,7 @@ static void starts_with(const char *text, const char *start)
 static void has(const char *text, const char *part)
 {
 	if (!strstr(text, part))
-		fail_msg("'%s' lacks '%s'", text, part);
+		fail_msg("lacks '%s' in '%s'", part, text);
 }
 
 static void lacks(const char *text, const char *part)
@@ -344,7 +344,7 @@ static void json(void **s)
 	has(a, "Content-Type: application/json\r\n");
 	has(a, "{\"name\":\"hub-a\",\"role\":\"hub\"");
 	has(a, "\"agents\":2,");
-	has(a, "{\"tunnel\":\"site-a\",\"name\":\"web\",\"state\":\"partly\",\"healthy\":1,\"agents\":2}");
+	has(a, "{\"tunnel\":\"site-a\",\"name\":\"web\",\"state\":\"partly\",\"healthy\":1,\"agents\":2,\"why\":");
 	has(a, "\"rtt_ms\":1.500,");
 	t.rtt_us = 0;
 	has(get("/status.json"), "\"rtt_ms\":null,");
