@@ -16,17 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-bool count_take(atomic_uint *count, uint32_t max)
-{
-	unsigned n = atomic_load(count);
-
-	do {
-		if (max && n >= max)
-			return false;
-	} while (!atomic_compare_exchange_weak(count, &n, n + 1));
-	return true;
-}
-
 static struct score *score_get(struct score *s)
 {
 	atomic_fetch_add(&s->refs, 1);

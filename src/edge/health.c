@@ -249,28 +249,16 @@ static bool read_some(struct caller *c)
 	return true;
 }
 
-static bool write_kept(struct caller *c)
-{
-	struct iovec iov[4];
-	while (c->unsent.len > 0) {
-		ssize_t n = conn_writev(c->conn, iov, bufq_peek(&c->unsent, iov, 4));
-		if (n < 0)
-			return n == CONN_AGAIN;
-		bufq_drop(&c->unsent, (size_t)n);
-	}
-	return true;
-}
-
 static bool write_all(struct caller *c)
 {
 	uint8_t piece[PIECE];
-	if (!write_kept(c))
+	if (conn_flush(c->conn, &c->unsent) < 0)
 		return false;
 	while (c->unsent.len == 0 && conn_unsent(c->conn) == 0) {
 		size_t len = grpc_health_output(c->health, piece, sizeof piece);
 		if (len == 0)
 			return true;
-		if (bufq_append(&c->unsent, piece, len) != 0 || !write_kept(c))
+		if (bufq_append(&c->unsent, piece, len) != 0 || conn_flush(c->conn, &c->unsent) < 0)
 			return false;
 	}
 	return true;

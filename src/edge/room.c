@@ -37,6 +37,17 @@ static void on_knock(struct msg *m)
 		here.on_room[i]();
 }
 
+bool count_take(atomic_uint *count, uint32_t max)
+{
+	unsigned n = atomic_load(count);
+
+	do {
+		if (max && n >= max)
+			return false;
+	} while (!atomic_compare_exchange_weak(count, &n, n + 1));
+	return true;
+}
+
 void room_init(void)
 {
 	here.n = 0;

@@ -18,6 +18,7 @@
 #include "mctunnel/conf/conf.h"
 #include "mctunnel/edge/check.h"
 #include "mctunnel/edge/pump.h"
+#include "mctunnel/edge/room.h"
 #include "mctunnel/net/conn.h"
 #include "mctunnel/net/dial.h"
 #include "mctunnel/proto/h2.h"
@@ -143,18 +144,6 @@ static void generation_put(struct generation *g)
 	free(g->loads);
 	conf_put(g->conf);
 	free(g);
-}
-
-static bool take(const struct conf_service *s)
-{
-	atomic_uint *count = sessions_of(here.gen, s);
-	unsigned n = atomic_load(count);
-
-	do {
-		if (s->maxconn && n >= s->maxconn)
-			return false;
-	} while (!atomic_compare_exchange_weak(count, &n, n + 1));
-	return true;
 }
 
 static void enlist(struct job *j)
@@ -433,7 +422,7 @@ void target_request(struct link *l, int32_t stream, const struct h2_fields *f, c
 		link_refuse(l, stream, service ? REASON_SERVICE_DOWN : REASON_NO_SERVICE);
 		return;
 	}
-	if (!take(service)) {
+	if (!count_take(sessions_of(here.gen, service), service->maxconn)) {
 		link_refuse(l, stream, REASON_AGENT_FULL);
 		return;
 	}

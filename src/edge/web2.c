@@ -381,23 +381,6 @@ static void credit(struct stream *s)
 	serve_later(s->w);
 }
 
-/* false: the other end is gone. */
-static bool write_out(struct stream *s)
-{
-	struct iovec iov[8];
-
-	while (s->out.len > 0) {
-		ssize_t n = conn_writev(s->c, iov, bufq_peek(&s->out, iov, 8));
-
-		if (n == CONN_AGAIN)
-			return true;
-		if (n < 0)
-			return false;
-		bufq_drop(&s->out, (size_t)n);
-	}
-	return true;
-}
-
 /* ---- an answer of HTTP/1.1 ---- */
 
 static const char *method_of(const struct stream *s)
@@ -657,33 +640,18 @@ static void begin_target(struct stream *s, const char *rest, size_t n)
 	h2_mux_input(s->target, (const uint8_t *)rest + used, n - (size_t)used);
 }
 
-/* false: the other end is gone. */
-static bool write_wire(struct stream *s)
-{
-	struct iovec iov[4];
-
-	while (s->wire.len > 0) {
-		ssize_t n = conn_writev(s->c, iov, bufq_peek(&s->wire, iov, 4));
-
-		if (n < 0)
-			return n == CONN_AGAIN;
-		bufq_drop(&s->wire, (size_t)n);
-	}
-	return true;
-}
-
 static bool talk_to_target(struct stream *s)
 {
 	uint8_t piece[PIECE];
 
-	if (!write_wire(s))
+	if (conn_flush(s->c, &s->wire) < 0)
 		return false;
 	while (s->target && s->state != ENDED && s->wire.len == 0) {
 		size_t n = h2_mux_output(s->target, piece, sizeof(piece));
 
 		if (n == 0)
 			return true;
-		if (bufq_append(&s->wire, piece, n) < 0 || !write_wire(s))
+		if (bufq_append(&s->wire, piece, n) < 0 || conn_flush(s->c, &s->wire) < 0)
 			return false;
 	}
 	return true;
@@ -755,7 +723,7 @@ static bool write_to(struct stream *s)
 {
 	if (s->request.grpc)
 		return talk_to_target(s);
-	if (!write_out(s))
+	if (conn_flush(s->c, &s->out) < 0)
 		return false;
 	if (s->out.len == 0)
 		credit(s);
@@ -957,25 +925,11 @@ static bool read_some(struct web2 *w)
 	return true;
 }
 
-static bool write_kept(struct web2 *w)
-{
-	struct iovec iov[4];
-
-	while (w->unsent.len > 0) {
-		ssize_t n = conn_writev(w->c, iov, bufq_peek(&w->unsent, iov, 4));
-
-		if (n < 0)
-			return n == CONN_AGAIN;
-		bufq_drop(&w->unsent, (size_t)n);
-	}
-	return true;
-}
-
 static bool write_all(struct web2 *w)
 {
 	uint8_t piece[PIECE];
 
-	if (!write_kept(w))
+	if (conn_flush(w->c, &w->unsent) < 0)
 		return false;
 	while (w->unsent.len == 0 && conn_unsent(w->c) == 0) {
 		size_t n = h2_mux_output(w->mux, piece, sizeof(piece));
@@ -984,7 +938,7 @@ static bool write_all(struct web2 *w)
 			w->interim = 0;
 			return true;
 		}
-		if (bufq_append(&w->unsent, piece, n) < 0 || !write_kept(w))
+		if (bufq_append(&w->unsent, piece, n) < 0 || conn_flush(w->c, &w->unsent) < 0)
 			return false;
 	}
 	return true;

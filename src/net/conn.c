@@ -4,6 +4,7 @@
  * It does not know what the bytes mean. */
 #include "mctunnel/net/conn.h"
 
+#include "mctunnel/base/buf.h"
 #include "mctunnel/base/bug.h"
 #include "mctunnel/base/mem.h"
 #include "mctunnel/net/sock.h"
@@ -145,6 +146,20 @@ ssize_t conn_readv(struct conn *c, const struct iovec *iov, int n)
 ssize_t conn_writev(struct conn *c, const struct iovec *iov, int n)
 {
 	return c->ops->writev(c, iov, n);
+}
+
+int conn_flush(struct conn *c, struct bufq *q)
+{
+	struct iovec iov[8];
+
+	while (q->len > 0) {
+		ssize_t n = conn_writev(c, iov, bufq_peek(q, iov, 8));
+
+		if (n < 0)
+			return n == CONN_AGAIN ? 0 : CONN_FAILED;
+		bufq_drop(q, (size_t)n);
+	}
+	return 0;
 }
 
 size_t conn_unsent(const struct conn *c)

@@ -740,6 +740,33 @@ void h2_free(struct h2 *h)
 
 /* ---- a server of small requests (h2_server.h) ---- */
 
+struct rest { /* borrowed from nghttp2: serialised, not yet taken */
+	const uint8_t *at;
+	size_t len;
+};
+
+/* Fills dst with what there is to send; *over: nghttp2 has failed. */
+static size_t give_out(nghttp2_session *ng, struct rest *r, uint8_t *dst, size_t size, bool *over)
+{
+	size_t at = 0;
+	while (at < size) {
+		if (r->len == 0) {
+			ssize_t n = nghttp2_session_mem_send(ng, &r->at);
+			if (n < 0)
+				*over = true;
+			if (n <= 0)
+				break;
+			r->len = (size_t)n;
+		}
+		size_t n = size - at < r->len ? size - at : r->len;
+		memcpy(dst + at, r->at, n);
+		at += n;
+		r->at += n;
+		r->len -= n;
+	}
+	return at;
+}
+
 struct h2_server {
 	nghttp2_session *ng; /* owned */
 	const struct h2_server_events *ev;
@@ -747,8 +774,7 @@ struct h2_server {
 	uint32_t max_fields, fields; /* bytes of the header block being received */
 	uint32_t frames, bytes; /* bytes: not yet counted as frames */
 	struct h2_request request;
-	const uint8_t *rest; /* borrowed from nghttp2: serialised, not yet taken */
-	size_t rest_len;
+	struct rest rest;
 	bool trailers; /* h2_server_trailers was called for the answer being pulled */
 	bool over, broken;
 };
@@ -878,28 +904,12 @@ void h2_server_input(struct h2_server *s, const uint8_t *data, size_t len)
 
 size_t h2_server_output(struct h2_server *s, uint8_t *dst, size_t size)
 {
-	size_t at = 0;
-	while (at < size) {
-		if (s->rest_len == 0) {
-			ssize_t n = nghttp2_session_mem_send(s->ng, &s->rest);
-			if (n < 0)
-				s->over = true;
-			if (n <= 0)
-				break;
-			s->rest_len = (size_t)n;
-		}
-		size_t n = size - at < s->rest_len ? size - at : s->rest_len;
-		memcpy(dst + at, s->rest, n);
-		at += n;
-		s->rest += n;
-		s->rest_len -= n;
-	}
-	return at;
+	return give_out(s->ng, &s->rest, dst, size, &s->over);
 }
 
 bool h2_server_wants_output(const struct h2_server *s)
 {
-	return s->rest_len > 0 || nghttp2_session_want_write(s->ng) != 0;
+	return s->rest.len > 0 || nghttp2_session_want_write(s->ng) != 0;
 }
 
 bool h2_server_over(const struct h2_server *s)
@@ -1158,8 +1168,7 @@ struct h2_mux {
 	char status;                 /* the first digit of its :status; 0: it has none */
 	uint32_t glitches;
 	int64_t unseen; /* bytes that came and belong to no frame that was shown: of unknown types */
-	const uint8_t *rest; /* borrowed from nghttp2: serialised, not yet taken */
-	size_t rest_len;
+	struct rest rest;
 	bool server, trailers, over, broken;
 };
 
@@ -1311,28 +1320,12 @@ void h2_mux_input(struct h2_mux *m, const uint8_t *data, size_t len)
 
 size_t h2_mux_output(struct h2_mux *m, uint8_t *dst, size_t size)
 {
-	size_t at = 0;
-	while (at < size) {
-		if (m->rest_len == 0) {
-			ssize_t n = nghttp2_session_mem_send(m->ng, &m->rest);
-			if (n < 0)
-				m->over = true;
-			if (n <= 0)
-				break;
-			m->rest_len = (size_t)n;
-		}
-		size_t n = size - at < m->rest_len ? size - at : m->rest_len;
-		memcpy(dst + at, m->rest, n);
-		at += n;
-		m->rest += n;
-		m->rest_len -= n;
-	}
-	return at;
+	return give_out(m->ng, &m->rest, dst, size, &m->over);
 }
 
 bool h2_mux_wants_output(const struct h2_mux *m)
 {
-	return m->rest_len > 0 || nghttp2_session_want_write(m->ng) != 0;
+	return m->rest.len > 0 || nghttp2_session_want_write(m->ng) != 0;
 }
 
 bool h2_mux_over(const struct h2_mux *m)

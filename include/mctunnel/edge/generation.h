@@ -70,7 +70,4 @@ void generation_put(struct generation *g); /* NULL is allowed */
 struct site *generation_site(const struct generation *g, const char *tunnel);    /* NULL: there is no such tunnel */
 struct place *generation_place(const struct generation *g, const char *listener); /* NULL: none of that name */
 
-/* A count never exceeds its maximum (0: none), not even for a moment, so that nobody is turned away by somebody who only tries. */
-bool count_take(atomic_uint *count, uint32_t max) __attribute__((warn_unused_result));
-
 #endif

@@ -15,6 +15,7 @@
 #define CONN_AGAIN (-1)  /* nothing now; the owner will be called */
 #define CONN_FAILED (-2) /* broken: conn->error says how; only conn_abort() makes sense */
 
+struct bufq;
 struct conn;
 
 struct conn_ops {
@@ -46,6 +47,9 @@ ssize_t conn_readv(struct conn *c, const struct iovec *iov, int n);
 /* Bytes taken (perhaps fewer than given), CONN_AGAIN or CONN_FAILED. TLS takes all or CONN_AGAIN, and keeps what the socket does not take yet
  * (see conn_unsent); it sends that by itself when the socket is writable, then calls the owner. */
 ssize_t conn_writev(struct conn *c, const struct iovec *iov, int n);
+
+/* Writes a queue as far as the conn takes it, and drops that much of it. 0 (what is left waits for the conn), or CONN_FAILED. */
+int conn_flush(struct conn *c, struct bufq *q) __attribute__((warn_unused_result));
 
 /* Bytes taken by conn_writev that the kernel has not got yet. 0 for plain sockets. */
 size_t conn_unsent(const struct conn *c);
