@@ -46,9 +46,8 @@ static void answer_free(struct answer *a)
 		timer_stop(&gate);
 	if (a->data_free)
 		a->data_free(a->data);
-	if (a->out)
-		fclose(a->out);
-	free(a->text);
+	if (!a->out || text_close(&a->text, a->out))
+		free(a->text.v);
 	free(a->line);
 	free(a);
 }
@@ -66,10 +65,8 @@ static bool piece_begin(struct answer *a)
 {
 	if (a->out)
 		return true;
-	free(a->text);
-	a->text = NULL;
-	a->text_len = 0;
-	a->out = open_memstream(&a->text, &a->text_len);
+	free(a->text.v);
+	a->out = text_open(&a->text);
 	a->broken = !a->out;
 	if (a->out)
 		__fsetlocking(a->out, FSETLOCKING_BYCALLER); /* it has one user at a time */
@@ -88,11 +85,11 @@ static void close_brackets(struct answer *a)
 
 static void piece_end(struct answer *a)
 {
-	if (a->done && a->out) {
+	if (a->done) {
 		close_brackets(a);
 		fputc('\n', a->out); /* the empty line at the end of every answer */
 	}
-	if (a->out && fclose(a->out) != 0)
+	if (!text_close(&a->text, a->out))
 		a->broken = true;
 	a->out = NULL;
 	a->done |= a->broken;
@@ -110,7 +107,7 @@ static void step(struct answer *a)
 
 static bool has_text(const struct answer *a)
 {
-	return ftello(a->out) > 0;
+	return text_size(&a->text, a->out) > 0;
 }
 
 static bool produce(struct answer *a);
@@ -222,7 +219,7 @@ bool answer_more(struct answer *a)
 
 bool answer_full(struct answer *a)
 {
-	return ftello(a->out) >= (off_t)PIECE;
+	return text_size(&a->text, a->out) >= PIECE;
 }
 
 int answer_next_thread(struct answer *a, bool over)
@@ -375,11 +372,11 @@ void answer_pair_int(struct answer *a, const char *key, int64_t value)
 	fprintf(a->out, "%" PRId64 "%s", value, a->form == FORM_JSON ? "" : "\n");
 }
 
-void answer_pair_json(struct answer *a, const char *key, const char *json)
+FILE *answer_pair_json(struct answer *a, const char *key)
 {
 	BUG_ON(a->form != FORM_JSON);
 	key_begin(a, key);
-	fputs(json, a->out);
+	return a->out;
 }
 
 void answer_say(struct answer *a, bool error, const char *fmt, ...)
@@ -407,12 +404,20 @@ void answer_list(struct answer *a)
 	a->list = true;
 }
 
+FILE *answer_raw_json(struct answer *a)
+{
+	BUG_ON(!a->list || a->form != FORM_JSON);
+	fputs(a->rows++ ? ",\n" : "[\n", a->out);
+	return a->out;
+}
+
 void answer_raw(struct answer *a, const char *line)
 {
 	BUG_ON(!a->list);
-	if (a->form == FORM_JSON)
-		fprintf(a->out, "%s%s", a->rows ? ",\n" : "[\n", line);
-	else
-		put_line(a->out, line);
+	if (a->form == FORM_JSON) {
+		fputs(line, answer_raw_json(a));
+		return;
+	}
+	put_line(a->out, line);
 	a->rows++;
 }

@@ -278,20 +278,13 @@ static const char *why_none(const struct verdict *v)
 
 static void json_routes(struct answer *a, const struct generation *g, const struct verdict *v)
 {
-	char *text = NULL;
-	size_t len;
-	FILE *out = open_memstream(&text, &len);
+	FILE *out = answer_pair_json(a, "routes");
 
-	if (!out)
-		return;
 	fputc('[', out);
 	for (size_t i = 0; i < v->route_n; i++)
 		fprintf(out, "%s{\"route\":\"%s/%s\",\"status\":\"%s\"}", i ? "," : "", v->route[i].tunnel, v->route[i].service,
 			state_of(g, v->route[i].tunnel, v->route[i].service)); /* names need no escapes */
 	fputc(']', out);
-	if (fclose(out) == 0)
-		answer_pair_json(a, "routes", text);
-	free(text);
 }
 
 static void tell_routes(struct answer *a, const struct generation *g, const struct verdict *v)

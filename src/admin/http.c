@@ -8,6 +8,7 @@
 #include "mctunnel/base/clock.h"
 #include "mctunnel/base/list.h"
 #include "mctunnel/base/mem.h"
+#include "mctunnel/base/text.h"
 #include "mctunnel/base/timer.h"
 #include "mctunnel/event/loop.h"
 #include "mctunnel/net/conn.h"
@@ -29,8 +30,8 @@ struct visit {
 	struct conn *conn; /* owned */
 	struct timer patience;
 	uint64_t until_ms;
-	char *answer; /* owned; the piece being sent; NULL: the request is not complete */
-	size_t answer_len, sent;
+	struct text answer; /* the piece being sent; NULL: the request is not complete */
+	size_t sent;
 	const struct http_page *page; /* of the job */
 	void *job;                    /* owned; NULL: there are no more pieces */
 	struct deferred again;        /* the next piece is to be made */
@@ -71,95 +72,85 @@ static void put_head(FILE *f, int status, const char *type, const char *policy)
 		   "Content-Security-Policy: %s\r\nConnection: close\r\n", policy ? policy : "default-src 'none'");
 }
 
-/* body: owned by the caller, may hold anything. The answer is NULL when there is no memory. */
-static char *compose(int status, const struct http_page *p, const char *body, size_t body_len, bool head_only, size_t *len)
+/* Of what makes an answer: false: no memory. */
+static bool compose(struct visit *v, int status, const struct http_page *p, const struct text *body, bool head_only)
 {
-	char *text = NULL;
-	FILE *f = open_memstream(&text, len);
+	FILE *f = text_open(&v->answer);
 
 	if (!f)
-		return NULL;
+		return false;
 	put_head(f, status, p->type, p->policy ? p->policy() : NULL);
-	fprintf(f, "Content-Length: %zu\r\n\r\n", body_len);
+	fprintf(f, "Content-Length: %zu\r\n\r\n", body->len);
 	if (!head_only)
-		fwrite(body, 1, body_len, f);
-	if (fclose(f) == 0)
-		return text;
-	free(text);
-	return NULL;
+		fwrite(body->v, 1, body->len, f);
+	return text_close(&v->answer, f);
 }
 
-static char *error_answer(int status, bool head_only, size_t *len)
+static bool error_answer(struct visit *v, int status, bool head_only)
 {
 	static const struct http_page plain = { .type = "text/plain; charset=utf-8" };
+	const char *words = phrase(status);
 
-	return compose(status, &plain, phrase(status), strlen(phrase(status)), head_only, len);
+	return compose(v, status, &plain, &(struct text){ .v = (char *)(uintptr_t)words, .len = strlen(words) }, head_only);
 }
 
-static char *whole_answer(const struct http_page *p, bool head_only, size_t *len)
+static bool whole_answer(struct visit *v, const struct http_page *p, bool head_only)
 {
-	char *body = NULL, *answer = NULL;
-	size_t body_len;
-	FILE *f = open_memstream(&body, &body_len);
+	struct text body;
+	FILE *f = text_open(&body);
 	int status = f ? p->make(f) : 0;
+	bool ok = text_close(&body, f) && compose(v, status, p, &body, head_only);
 
-	if (f && fclose(f) == 0)
-		answer = compose(status, p, body, body_len, head_only, len);
-	free(body);
-	return answer;
+	free(body.v);
+	return ok;
 }
 
 /* The head; the pieces follow. To HTTP/1.0 the end of the connection is the end of the page. */
-static char *long_answer(struct visit *v, const struct http_page *p, bool head_only, bool chunked, size_t *len)
+static bool long_answer(struct visit *v, const struct http_page *p, bool head_only, bool chunked)
 {
-	char *text = NULL;
-	FILE *f = open_memstream(&text, len);
+	FILE *f = text_open(&v->answer);
 
 	if (!f)
-		return NULL;
+		return false;
 	put_head(f, 200, p->type, NULL);
 	fputs(chunked ? "Transfer-Encoding: chunked\r\n\r\n" : "\r\n", f);
-	if (fclose(f) == 0 && (head_only || (v->job = p->begin()))) {
-		v->page = p;
-		v->chunked = chunked;
-		return text;
-	}
-	free(text);
-	return NULL;
+	v->page = p;
+	v->chunked = chunked;
+	return text_close(&v->answer, f) && (head_only || (v->job = p->begin()));
+}
+
+static bool put_piece(struct visit *v, const struct text *piece, bool more)
+{
+	FILE *f = text_open(&v->answer);
+
+	if (!f)
+		return false;
+	if (v->chunked && piece->len > 0)
+		fprintf(f, "%zx\r\n", piece->len);
+	fwrite(piece->v, 1, piece->len, f);
+	if (v->chunked)
+		fprintf(f, "%s%s", piece->len > 0 ? "\r\n" : "", more ? "" : "0\r\n\r\n");
+	return text_close(&v->answer, f);
 }
 
 /* Instead of the piece before. false: no memory. */
 static bool next_piece(struct visit *v)
 {
-	char *piece = NULL, size[24];
-	size_t len;
-	FILE *f = open_memstream(&piece, &len);
-	bool more = f && v->page->more(v->job, f);
+	struct text piece;
+	FILE *f = text_open(&piece);
+	bool more = f && v->page->more(v->job, f), ok;
 
-	free(v->answer);
-	v->answer = NULL;
-	v->sent = v->answer_len = 0;
-	if (!f || fclose(f) != 0) {
-		free(piece);
-		return false;
-	}
-	if (!more) {
+	free(v->answer.v);
+	v->answer.v = NULL;
+	v->sent = v->answer.len = 0;
+	ok = text_close(&piece, f);
+	if (ok && !more) {
 		v->page->end(v->job);
 		v->job = NULL;
 	}
-	f = open_memstream(&v->answer, &v->answer_len);
-	if (!f) {
-		free(piece);
-		return false;
-	}
-	snprintf(size, sizeof(size), "%zx\r\n", len);
-	if (v->chunked && len > 0)
-		fputs(size, f);
-	fwrite(piece, 1, len, f);
-	if (v->chunked)
-		fprintf(f, "%s%s", len > 0 ? "\r\n" : "", more ? "" : "0\r\n\r\n");
-	free(piece);
-	return fclose(f) == 0;
+	ok = ok && put_piece(v, &piece, more);
+	free(piece.v);
+	return ok;
 }
 
 /* Cuts the next word off a request line. */
@@ -182,7 +173,7 @@ static const char *path_of(char *target)
 	return target ? target : "/";
 }
 
-static char *answer_to(struct visit *v, char *request_line, size_t *len)
+static bool answer_to(struct visit *v, char *request_line)
 {
 	const char *method = word(&request_line);
 	char *target = word(&request_line);
@@ -190,19 +181,19 @@ static char *answer_to(struct visit *v, char *request_line, size_t *len)
 	bool head_only = strcmp(method, "HEAD") == 0;
 
 	if (!*method || !*target || strncmp(version, "HTTP/", 5) != 0 || *request_line)
-		return error_answer(400, false, len);
+		return error_answer(v, 400, false);
 	if (strcmp(version, "HTTP/1.1") != 0 && strcmp(version, "HTTP/1.0") != 0)
-		return error_answer(505, head_only, len);
+		return error_answer(v, 505, head_only);
 	if (!head_only && strcmp(method, "GET") != 0)
-		return error_answer(405, false, len);
+		return error_answer(v, 405, false);
 	path = path_of(target);
 	for (size_t i = 0; i < web.pages_n; i++) {
 		const struct http_page *p = &web.pages[i];
 
 		if (strcmp(path, p->path) == 0)
-			return p->make ? whole_answer(p, head_only, len) : long_answer(v, p, head_only, version[7] == '1', len);
+			return p->make ? whole_answer(v, p, head_only) : long_answer(v, p, head_only, version[7] == '1');
 	}
-	return error_answer(404, head_only, len);
+	return error_answer(v, 404, head_only);
 }
 
 /* Visits. */
@@ -220,7 +211,7 @@ static void leave(struct visit *v, bool orderly)
 		conn_close(v->conn);
 	else
 		conn_abort(v->conn);
-	free(v->answer);
+	free(v->answer.v);
 	mem_put(MEM_OTHER, v);
 	web.visits_n--;
 	look_for_visitors();
@@ -249,8 +240,7 @@ static bool answer(struct visit *v, bool complete)
 	int status = !complete ? 431 : !*end ? 400 : 200;
 
 	*end = '\0'; /* of the request line; a NUL within it was one too many */
-	v->answer = status == 200 ? answer_to(v, v->head, &v->answer_len) : error_answer(status, false, &v->answer_len);
-	if (!v->answer) {
+	if (!(status == 200 ? answer_to(v, v->head) : error_answer(v, status, false))) {
 		leave(v, false);
 		return false;
 	}
@@ -260,7 +250,7 @@ static bool answer(struct visit *v, bool complete)
 
 static bool read_head(struct visit *v)
 {
-	while (!v->answer) {
+	while (!v->answer.v) {
 		struct iovec iov = { v->head + v->head_len, HEAD_MAX - v->head_len };
 		size_t before = v->head_len;
 		ssize_t n = v->conn->readable ? conn_readv(v->conn, &iov, 1) : CONN_AGAIN;
@@ -282,8 +272,8 @@ static bool read_head(struct visit *v)
 
 static bool write_answer(struct visit *v)
 {
-	while (v->sent < v->answer_len) {
-		struct iovec iov = { v->answer + v->sent, v->answer_len - v->sent };
+	while (v->sent < v->answer.len) {
+		struct iovec iov = { v->answer.v + v->sent, v->answer.len - v->sent };
 		ssize_t n = v->conn->writable ? conn_writev(v->conn, &iov, 1) : CONN_AGAIN;
 
 		if (n == CONN_AGAIN)

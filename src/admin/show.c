@@ -238,22 +238,16 @@ static int show_ring(struct answer *a, enum ring_id ring)
 
 static void panic_line(struct answer *a, const char *line)
 {
+	FILE *out;
+
 	if (a->form != FORM_JSON) {
 		answer_raw(a, line);
 		return;
 	}
-	char *text = NULL;
-	size_t len;
-	FILE *f = open_memstream(&text, &len);
-
-	if (!f)
-		return;
-	fputs("{\"level\":\"alert\",\"event\":\"panic\",\"text\":", f);
-	str_json(f, line);
-	fputc('}', f);
-	if (fclose(f) == 0)
-		answer_raw(a, text);
-	free(text);
+	out = answer_raw_json(a);
+	fputs("{\"level\":\"alert\",\"event\":\"panic\",\"text\":", out);
+	str_json(out, line);
+	fputc('}', out);
 }
 
 /* What the worker before this one left. */

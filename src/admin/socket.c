@@ -157,7 +157,7 @@ static void on_more(void *owner)
 	struct client *cl = owner;
 
 	cl->there = true;
-	say(cl, cl->answer->text, cl->answer->text_len);
+	say(cl, cl->answer->text.v, cl->answer->text.len);
 	work(cl);
 }
 
@@ -170,7 +170,7 @@ static bool go_on(struct client *cl)
 			cl->there = answer_more(cl->answer);
 			if (!cl->there)
 				return false;
-			say(cl, cl->answer->text, cl->answer->text_len);
+			say(cl, cl->answer->text.v, cl->answer->text.len);
 		}
 		if (!write_out(cl))
 			return false;

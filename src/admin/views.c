@@ -675,18 +675,14 @@ static void set_figures(struct sheet *s, const struct frontend_figures *f, uint3
 static void put_sheet(struct answer *a, const struct sheet *s)
 {
 	bool first = true;
+	FILE *out;
 
 	if (a->form != FORM_JSON) {
 		for (int i = 0; i < COLS; i++)
 			answer_str(a, s->cell[i]);
 		return;
 	}
-	char *text = NULL;
-	size_t len;
-	FILE *out = open_memstream(&text, &len);
-
-	if (!out)
-		return;
+	out = answer_raw_json(a);
 	for (int i = 0; i < COLS; i++) {
 		if (!s->cell[i][0])
 			continue;
@@ -698,9 +694,6 @@ static void put_sheet(struct answer *a, const struct sheet *s)
 		first = false;
 	}
 	fputc('}', out);
-	if (fclose(out) == 0)
-		answer_raw(a, text);
-	free(text);
 }
 
 static void stat_listener(struct answer *a, const struct conf *c, size_t i)

@@ -4,6 +4,7 @@
 #define MCTUNNEL_ADMIN_ANSWER_H
 
 #include "mctunnel/base/list.h"
+#include "mctunnel/base/text.h"
 #include "mctunnel/base/timer.h"
 #include "mctunnel/event/thread.h"
 
@@ -52,8 +53,7 @@ struct answer {
 
 	/* Of answer.c. */
 	FILE *out;
-	char *text; /* owned; the piece, when answer_more() has come back with true */
-	size_t text_len;
+	struct text text; /* the piece, when answer_more() has come back with true */
 	const char *const *columns;
 	int columns_n, column;
 	uint64_t rows;
@@ -67,7 +67,7 @@ struct answer {
 
 /* command and what is above are set by the caller then. on_more is called on thread 0. NULL: no memory. */
 struct answer *answer_new(void (*on_more)(void *owner), void *owner) __attribute__((warn_unused_result));
-/* The next piece. true: it is in text and text_len, or done is set and it was the last one (perhaps empty). false: it is on its way, on_more will be
+/* The next piece. true: it is in text, or done is set and it was the last one (perhaps empty). false: it is on its way, on_more will be
  * called. broken: there was no memory. */
 bool answer_more(struct answer *a);
 /* The owner goes: a travelling answer is freed when it comes back. */
@@ -89,12 +89,13 @@ void answer_age(struct answer *a, uint64_t ms); /* seconds in JSON */
 /* An object: pairs. */
 void answer_pair(struct answer *a, const char *key, const char *value);
 void answer_pair_int(struct answer *a, const char *key, int64_t value);
-void answer_pair_json(struct answer *a, const char *key, const char *json); /* FORM_JSON only: the value as it is */
+FILE *answer_pair_json(struct answer *a, const char *key); /* FORM_JSON only: where to write the value then, whole */
 
 /* A sentence. error: the command was refused. */
 void answer_say(struct answer *a, bool error, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 /* Lines as they are, or JSON values as they are in an array. */
 void answer_list(struct answer *a);
 void answer_raw(struct answer *a, const char *line);
+FILE *answer_raw_json(struct answer *a); /* FORM_JSON only: where to write the next value then, whole */
 
 #endif

@@ -64,9 +64,9 @@ static void collect(char *out, size_t size, struct answer *a)
 {
 	size_t len = strlen(out);
 
-	assert_true(len + a->text_len < size);
-	memcpy(out + len, a->text, a->text_len);
-	out[len + a->text_len] = '\0';
+	assert_true(len + a->text.len < size);
+	memcpy(out + len, a->text.v, a->text.len);
+	out[len + a->text.len] = '\0';
 }
 
 static const char *answer_to(struct asker *k, const char *command)

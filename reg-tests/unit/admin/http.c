@@ -4,6 +4,8 @@
 
 #include "mctunnel/base/addr.h"
 
+#include "../failing.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -39,6 +41,8 @@ static void *begin(void)
 {
 	size_t *left = malloc(sizeof(*left));
 
+	if (!left)
+		return NULL;
 	*left = pieces;
 	begun++;
 	return left;
@@ -375,14 +379,68 @@ static void never_reads(void **s)
 	say(fd, "GET /metrics HTTP/1.1\r\n\r\n", 25);
 	for (int i = 0; i < 20; i++)
 		loop_turn(1);
-	assert_non_null(v->answer);
-	assert_true(v->answer_len < 2 * HTTP_PIECE);
+	assert_non_null(v->answer.v);
+	assert_true(v->answer.len < 2 * HTTP_PIECE);
 	pass(PATIENCE_MS - 100);
 	assert_int_equal(web.visits_n, 1);
 	assert_string_equal(body(get("GET /healthz HTTP/1.1\r\n\r\n")), "ok\n"); /* others are served meanwhile */
 	pass(200);
 	assert_int_equal(web.visits_n, 0);
 	close(fd);
+}
+
+/* What came until the end, which may be any. */
+static size_t hear_something(int fd, char *text, size_t size)
+{
+	size_t len = 0;
+	ssize_t n = -1;
+
+	for (int turns = 0; turns < 1000 && n != 0 && (n > 0 || errno == EAGAIN); turns++) {
+		loop_turn(n > 0 ? 0 : 1);
+		n = recv(fd, text + len, size - len, 0);
+		len += n > 0 ? (size_t)n : 0;
+	}
+	close(fd);
+	loop_turn(0);
+	return len;
+}
+
+/* An answer is whole, or can be seen not to be: a part of it comes, and then an end that is none of HTTP. */
+static void each_allocation_of(const char *request)
+{
+	static char want[65536], got[65536];
+	size_t want_len, got_len;
+	unsigned n = 0, whole = 0;
+	bool failed;
+	int fd = visit();
+
+	say(fd, request, strlen(request));
+	want_len = hear_something(fd, want, sizeof(want));
+	assert_true(want_len > 100);
+	do {
+		fd = visit();
+		wait_for_visits(1);
+		assert_int_equal(send(fd, request, strlen(request), 0), strlen(request));
+		failing = ++n;
+		got_len = hear_something(fd, got, sizeof(got));
+		failed = has_failed();
+		assert_true(got_len <= want_len);
+		assert_memory_equal(got, want, got_len);
+		assert_true(failed || got_len == want_len);
+		whole += got_len == want_len;
+		wait_for_visits(0);
+	} while (failed);
+	assert_true(n > 3);
+	assert_true(whole >= 1);
+}
+
+/* A piece without memory was taken for an empty one, and a page for whole whose middle was missing. */
+static void each_allocation(void **s)
+{
+	piece_size = 20000;
+	each_allocation_of("GET /metrics HTTP/1.1\r\n\r\n");
+	each_allocation_of("GET / HTTP/1.1\r\n\r\n");
+	each_allocation_of("GET /nothing HTTP/1.1\r\n\r\n");
 }
 
 /* Who comes when the place is full waits in the kernel's queue, and is served when somebody leaves. */
@@ -437,6 +495,7 @@ int main(void)
 		test(largest_head),
 		test(pipelined_garbage),
 		test(comes_and_goes),
+		test(each_allocation),
 		test(crowd),
 		test(closing_breaks_what_is_under_way),
 		test(says_nothing), /* from here on the clock is the test's */
