@@ -93,7 +93,7 @@ class Swarm:
         facts = [dict(re.findall(r"(\w+)=([\d.]+)", line)) for line in lines]
         worst = {k: max(float(f[k]) for f in facts) for k in ("ms_50", "ms_95", "ms_100")}
         resumed, links = (sum(int(f[k]) for f in facts) for k in ("resumed", "links"))
-        self.figures = dict(worst, p99=percentile(good, 99), failed=failed, took=took, links=links)
+        self.figures = dict(worst, p50=percentile(good, 50), p99=percentile(good, 99), failed=failed, took=took, links=links, cpu=cpu)
         return ("%d agents back: 50 %% %.2f s, 95 %% %.2f s, 100 %% %.2f s; resumed %d; hub %.1f s CPU; clients p50 %.1f p99 %.1f max %.1f ms, %d failed of %d" % (
             self.count, worst["ms_50"] / 1e3, worst["ms_95"] / 1e3, worst["ms_100"] / 1e3, resumed, cpu,
             percentile(good, 50), percentile(good, 99), max(good, default=0), failed, len(good) + failed))

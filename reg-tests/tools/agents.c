@@ -17,6 +17,7 @@
 #include "mctunnel/net/resolve.h"
 #include "mctunnel/net/tls.h"
 #include "mctunnel/proto/hello.h"
+#include "mctunnel/tunnel/link.h"
 #include "mctunnel/tunnel/session.h"
 
 #include <errno.h>
@@ -398,9 +399,9 @@ static void print_state(void)
 	struct mem_usage u;
 
 	mem_usage(MEM_SESSION, &u);
-	printf("state: links_up=%u came_up=%u went_down=%u refused=%u sessions_now=%zu sessions=%llu resumed=%u lost=%u echoed=%llu rss_kib=%ld\n",
+	printf("state: links_up=%u came_up=%u went_down=%u refused=%u sessions_now=%zu sessions=%llu resumed=%u lost=%u echoed=%llu inputs=%llu rss_kib=%ld\n",
 	       all.up, all.ups, all.downs, all.refused, u.used, (unsigned long long)all.sessions, all.resumed, all.lost,
-	       (unsigned long long)all.bytes, rss_of(getpid()));
+	       (unsigned long long)all.bytes, (unsigned long long)link_input_number(), rss_of(getpid()));
 	fflush(stdout);
 }
 
