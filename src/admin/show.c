@@ -253,9 +253,10 @@ static void panic_line(struct answer *a, const char *line)
 /* What the worker before this one left. */
 static void panic_lines(struct answer *a)
 {
-	char line[512];
+	char all[sizeof(((struct ring_page *)0)->panic) + 1], line[512];
 
-	for (const char *at = ring_panic(); *at;) {
+	ring_panic(all, sizeof(all));
+	for (const char *at = all; *at;) {
 		size_t len = strcspn(at, "\n");
 
 		snprintf(line, sizeof(line), "%.*s", (int)len, at);

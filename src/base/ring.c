@@ -36,9 +36,15 @@ void ring_share(struct ring_page *page)
 	shared_page = page;
 }
 
-const char *ring_panic(void)
+void ring_panic(char *buf, size_t size)
 {
-	return shared_page ? shared_page->panic : "";
+	size_t len = 0;
+
+	if (shared_page)
+		len = strnlen(shared_page->panic, sizeof(shared_page->panic) < size ? sizeof(shared_page->panic) : size - 1);
+	if (shared_page)
+		memcpy(buf, shared_page->panic, len);
+	buf[len] = '\0';
 }
 
 /* Under the lock. A process that dies in the middle of this leaves a torn line, no more. */
@@ -50,17 +56,19 @@ static void share(const char *text, size_t len)
 		p->events[p->at++ % sizeof(p->events)] = i < len ? text[i] : '\n';
 }
 
+/* Where it ends is read once: a process that was taken over may have left others behind that still write. */
 void ring_page_events(const struct ring_page *page, char *buf, size_t size)
 {
+	size_t at = *(const volatile uint32_t *)&page->at, from, got = 0;
 	/* one byte less than there is: the one before tells whether a line begins here */
-	size_t n = page->at < sizeof(page->events) ? page->at : sizeof(page->events) - 1, from, got = 0;
+	size_t n = at < sizeof(page->events) ? at : sizeof(page->events) - 1;
 
 	if (n > size - 1)
 		n = size - 1;
-	from = page->at - n;
-	while (from > 0 && from < page->at && page->events[(from - 1) % sizeof(page->events)] != '\n')
+	from = at - n;
+	while (from > 0 && from < at && page->events[(from - 1) % sizeof(page->events)] != '\n')
 		from++; /* not the end of a line whose begin is gone */
-	while (from < page->at)
+	while (from < at)
 		buf[got++] = page->events[from++ % sizeof(page->events)];
 	buf[got] = '\0';
 }

@@ -29,10 +29,10 @@ struct ring_page {
 
 /* From now on events are written there too; NULL: no longer. Before ring_open(). */
 void ring_share(struct ring_page *page);
-/* The last events of a page, oldest first, whole lines, as a string cut to size. Nobody may write meanwhile. */
+/* The last events of a page, oldest first, whole lines, as a string cut to size. What others write meanwhile may appear in it, and does no more harm. */
 void ring_page_events(const struct ring_page *page, char *buf, size_t size);
-/* What the process before left, "" when there was none. */
-const char *ring_panic(void);
+/* What the process before left, as a string cut to size; "" when there was none. */
+void ring_panic(char *buf, size_t size);
 
 /* A record in both its forms, without the newline; copied. */
 void ring_keep(enum ring_id ring, const char *text, size_t text_len, const char *json, size_t json_len);

@@ -3,8 +3,10 @@
 
 #include "mctunnel/base/log.h"
 
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -107,6 +109,60 @@ static void keeps_what_the_log_says(void **state)
 	log_close_all();
 }
 
+static atomic_bool over;
+
+static void *keep_writing(void *arg)
+{
+	volatile uint32_t *at = &((struct ring_page *)arg)->at;
+
+	while (!atomic_load(&over)) {
+		*at = 8;
+		*at = 4000;
+	}
+	return NULL;
+}
+
+/* A worker that was taken over may have left processes that go on writing into the page while the master reads it. */
+static void page_that_changes_while_it_is_read(void **state)
+{
+	enum { ROOM = 16, READS = 200000 };
+	struct ring_page *page = calloc(1, sizeof(*page));
+	char *buf = malloc(ROOM); /* so that a sanitizer knows its end */
+	pthread_t thread;
+
+	memset(page->events, '\n', sizeof(page->events));
+	atomic_store(&over, false);
+	assert_int_equal(pthread_create(&thread, NULL, keep_writing, page), 0);
+	for (int i = 0; i < READS; i++) {
+		memset(buf, 'x', ROOM);
+		ring_page_events(page, buf, ROOM);
+		if (strnlen(buf, ROOM) >= ROOM)
+			break;
+	}
+	atomic_store(&over, true);
+	pthread_join(thread, NULL);
+	assert_true(strnlen(buf, ROOM) < ROOM);
+	free(buf);
+	free(page);
+}
+
+static void panic_without_an_end(void **state)
+{
+	struct ring_page *page = malloc(sizeof(*page));
+	char buf[sizeof(page->panic) + 1];
+
+	memset(page, 'a', sizeof(*page));
+	ring_share(page);
+	ring_panic(buf, sizeof(buf));
+	assert_int_equal(strlen(buf), sizeof(page->panic));
+	ring_panic(buf, 10);
+	assert_string_equal(buf, "aaaaaaaaa");
+	ring_share(NULL);
+	ring_panic(buf, sizeof(buf));
+	assert_string_equal(buf, "");
+	free(page);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -114,6 +170,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(forgets_the_oldest, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(cuts, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(keeps_what_the_log_says, set_up, tear_down),
+		cmocka_unit_test(page_that_changes_while_it_is_read),
+		cmocka_unit_test(panic_without_an_end),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
