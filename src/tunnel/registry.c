@@ -383,9 +383,23 @@ static void on_again(struct timer *t)
 			go_on(p);
 }
 
-/* An instance without links whose name came back as another process is dead: nobody will resume its sessions. */
+/* Links may be full at the moment: that is not ill. */
+static bool is_there(const struct peer *p)
+{
+	list_for_each (n, &p->entries) {
+		const struct entry *e = container_of(n, struct entry, node);
+		if (e->up && !e->retiring)
+			return !p->advert->draining;
+	}
+	return false;
+}
+
+/* An instance without links whose name came back as another process is dead: nobody will resume its sessions. Where that process is on its way out, as one
+ * whose master has died, the other one is its successor. */
 static void bury_namesakes(const struct peer *p)
 {
+	if (!is_there(p))
+		return;
 	struct site *s = site_get(p->advert->tunnel);
 	enum reason why = of_agent(p->advert) ? REASON_LOST : REASON_HUB_RESTARTED;
 	list_for_each (n, &s->peers) {
@@ -401,7 +415,7 @@ static void bury_replaced(struct peer *p)
 	struct site *s = site_get(p->advert->tunnel);
 	list_for_each (n, &s->peers) {
 		struct peer *other = container_of(n, struct peer, site_node);
-		if (!list_empty(&other->entries) && strcmp(other->advert->name, p->advert->name) == 0) {
+		if (is_there(other) && strcmp(other->advert->name, p->advert->name) == 0) {
 			bury_namesakes(other);
 			return;
 		}
@@ -789,17 +803,6 @@ void registry_snapshot_free(struct registry_agent *agents, size_t n)
 	for (size_t i = 0; i < n; i++)
 		advert_put(agents[i].advert);
 	free(agents);
-}
-
-/* Links may be full at the moment: that is not ill. */
-static bool is_there(const struct peer *p)
-{
-	list_for_each (n, &p->entries) {
-		const struct entry *e = container_of(n, struct entry, node);
-		if (e->up && !e->retiring)
-			return !p->advert->draining;
-	}
-	return false;
 }
 
 /* What one agent adds to the answer. */

@@ -1001,6 +1001,44 @@ static void test_buried_on_arrival(void **state)
 }
 
 /* Requests go to another agent when the last link is down, be they parked here or still on their way. */
+/* All links are lost at once, but not noticed at once: those of an agent that is drained are still there when its successor has none. */
+static void test_leaving_namesake_buries_nobody(void **state)
+{
+	begin(2);
+	struct advert *old = advert_of("edge", "site", 1, "ssh", 100);
+	struct link *a = up(0, old);
+	old->draining = true;
+	struct link *b = agent_up(1, "edge", 2);
+	struct session *s = session_on(b);
+	down(b);
+	settle();
+	assert_false(s->ended);
+	down(a);
+	settle();
+	assert_false(s->ended);
+	agent_up(0, "edge", 2);
+	assert_false(s->ended);
+	assert_ptr_not_equal(s->link, b);
+	advert_put(old);
+	end();
+}
+
+static void test_leaving_hub_buries_nobody(void **state)
+{
+	begin(1);
+	struct link *a = hub_up(0, "hub", 1), *b = hub_up(0, "hub", 2);
+	struct session *s = session_on(b);
+	registry_retire(a->id);
+	down(b);
+	assert_false(s->ended);
+	down(a);
+	assert_false(s->ended);
+	hub_up(0, "hub", 3);
+	assert_true(s->ended);
+	assert_int_equal(s->why, REASON_HUB_RESTARTED);
+	end();
+}
+
 static void test_requests_are_given_back(void **state)
 {
 	begin(2);
@@ -1247,6 +1285,8 @@ int main(void)
 		cmocka_unit_test(test_sent_session_stays),
 		cmocka_unit_test(test_stranded_session_goes_on),
 		cmocka_unit_test(test_namesakes_are_buried),
+		cmocka_unit_test(test_leaving_namesake_buries_nobody),
+		cmocka_unit_test(test_leaving_hub_buries_nobody),
 		cmocka_unit_test(test_hub_restarted),
 		cmocka_unit_test(test_buried_on_arrival),
 		cmocka_unit_test(test_requests_are_given_back),
