@@ -10,6 +10,7 @@
 #include "mctunnel/base/ring.h"
 #include "mctunnel/base/stat.h"
 #include "mctunnel/base/str.h"
+#include "mctunnel/base/timer.h"
 #include "mctunnel/conf/conf.h"
 #include "mctunnel/conf/files.h"
 #include "mctunnel/conf/show.h"
@@ -344,7 +345,7 @@ int show_config(struct answer *a)
 
 int show_memory(struct answer *a)
 {
-	static const char *const columns[] = { "kind", "used", "limit", "size", "bytes", "failed", "what", NULL };
+	static const char *const columns[] = { "kind", "used", "limit", "size", "bytes", "failed", "kept", "what", NULL };
 	struct mem_usage u;
 
 	answer_table(a, columns);
@@ -356,6 +357,7 @@ int show_memory(struct answer *a)
 		answer_int(a, (int64_t)u.size);
 		answer_int(a, (int64_t)(u.used * u.size));
 		answer_int(a, (int64_t)u.failed);
+		answer_int(a, (int64_t)u.kept);
 		answer_str(a, u.help);
 	}
 	return ANSWER_DONE;
@@ -363,7 +365,7 @@ int show_memory(struct answer *a)
 
 int show_threads(struct answer *a)
 {
-	static const char *const columns[] = { "thread", "load_percent", "turns", "busy_s", "idle_s", "messages", "sessions", NULL };
+	static const char *const columns[] = { "thread", "load_percent", "turns", "busy_s", "idle_s", "messages", "sessions", "timers", NULL };
 	struct loop_figures f;
 
 	answer_table(a, columns);
@@ -375,5 +377,6 @@ int show_threads(struct answer *a)
 	answer_float(a, (double)f.idle_us / 1e6);
 	answer_int(a, (int64_t)thread_delivered());
 	answer_int(a, (int64_t)session_count());
+	answer_int(a, (int64_t)timers_count());
 	return answer_next_thread(a, true);
 }

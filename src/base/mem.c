@@ -7,6 +7,7 @@
 
 #include "mctunnel/base/bug.h"
 
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -17,13 +18,17 @@
 
 #ifdef __SANITIZE_ADDRESS__
 #include <sanitizer/asan_interface.h>
-#define KEEP_BYTES 0u
+#define KEEP_BYTES_DEFAULT 0u
 #else
 #define ASAN_POISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
 #define ASAN_UNPOISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
-#define KEEP_BYTES (8u << 20)
+#define KEEP_BYTES_DEFAULT (8u << 20)
+#endif
+#ifndef KEEP_BYTES
+#define KEEP_BYTES KEEP_BYTES_DEFAULT
 #endif
 #define KEEP_OBJECTS 4096
+#define TRIM_BYTES (4u << 20)
 #define BALLAST_BYTES (2u << 20)
 
 enum { IN_USE = 0x4d43, PUT = 0x7075, FREE = 0x6672 };
@@ -37,7 +42,7 @@ _Static_assert(sizeof(struct head) == 16, "keeps malloc's alignment");
 
 /* A line of cache each, so that kinds do not disturb one another. */
 static struct kind {
-	_Atomic size_t size, used, limit;
+	_Atomic size_t size, used, limit, kept;
 	_Atomic uint64_t failed;
 } __attribute__((aligned(64))) kinds[MEM_KIND_COUNT];
 
@@ -53,9 +58,12 @@ static _Thread_local struct {
 	struct head *grave; /* owned, of all kinds */
 	struct {
 		struct head *free; /* owned */
-		size_t count;
+		size_t count, least, told; /* now; the fewest since mem_relax(); what it has told the others */
 	} kept[MEM_KIND_COUNT];
+	size_t freed; /* bytes, since mem_relax() */
 } pool;
+
+static _Atomic size_t freed; /* bytes, since mem_trim() was last asked for */
 
 static void fix_size(enum mem_kind kind, size_t size)
 {
@@ -149,6 +157,8 @@ static struct head *from_kept(enum mem_kind kind)
 	BUG_ON(h->state != FREE || h->kind != kind);
 	pool.kept[kind].free = h->next;
 	pool.kept[kind].count--;
+	if (pool.kept[kind].count < pool.kept[kind].least)
+		pool.kept[kind].least = pool.kept[kind].count;
 	if (!is_data(kind))
 		memset(h + 1, 0, h->size);
 	return h;
@@ -198,6 +208,7 @@ static bool worth_keeping(const struct head *h)
 static void release(struct head *h)
 {
 	h->state = FREE;
+	pool.freed += sizeof(*h) + h->size;
 	free(h);
 }
 
@@ -224,18 +235,44 @@ void mem_reclaim(void)
 	}
 }
 
+/* Frees n of the kept ones, and tells how many are left. */
+static void thin(int kind, size_t n)
+{
+	size_t before = pool.kept[kind].told;
+
+	for (; n > 0; n--) {
+		struct head *h = pool.kept[kind].free;
+
+		pool.kept[kind].free = h->next;
+		pool.kept[kind].count--;
+		release(h);
+	}
+	pool.kept[kind].least = pool.kept[kind].told = pool.kept[kind].count;
+	atomic_fetch_add_explicit(&kinds[kind].kept, pool.kept[kind].told - before, memory_order_relaxed);
+}
+
+/* Half of it each time, so that neither the next wave of clients finds nothing nor a single turn frees thousands. */
+bool mem_relax(void)
+{
+	size_t sum;
+
+	for (int kind = 0; kind < MEM_KIND_COUNT; kind++)
+		thin(kind, (pool.kept[kind].least + 1) / 2);
+	sum = atomic_fetch_add_explicit(&freed, pool.freed, memory_order_relaxed) + pool.freed;
+	pool.freed = 0;
+	return sum >= TRIM_BYTES && atomic_exchange_explicit(&freed, 0, memory_order_relaxed) >= TRIM_BYTES;
+}
+
+void mem_trim(void)
+{
+	malloc_trim(0);
+}
+
 void mem_drain(void)
 {
 	mem_reclaim();
-	for (int kind = 0; kind < MEM_KIND_COUNT; kind++) {
-		while (pool.kept[kind].free) {
-			struct head *h = pool.kept[kind].free;
-
-			pool.kept[kind].free = h->next;
-			release(h);
-		}
-		pool.kept[kind].count = 0;
-	}
+	for (int kind = 0; kind < MEM_KIND_COUNT; kind++)
+		thin(kind, pool.kept[kind].count);
 }
 
 void mem_limit(enum mem_kind kind, size_t objects)
@@ -251,6 +288,7 @@ void mem_usage(enum mem_kind kind, struct mem_usage *out)
 	out->help = names[kind].help;
 	out->size = atomic_load_explicit(&k->size, memory_order_relaxed);
 	out->used = atomic_load_explicit(&k->used, memory_order_relaxed);
+	out->kept = atomic_load_explicit(&k->kept, memory_order_relaxed);
 	out->limit = atomic_load_explicit(&k->limit, memory_order_relaxed);
 	out->failed = atomic_load_explicit(&k->failed, memory_order_relaxed);
 }

@@ -17,6 +17,7 @@ static _Thread_local struct {
 	uint64_t now;      /* every timer in a slot is later than this */
 	unsigned levels;   /* bit set: the level has timers */
 	bool ready, running;
+	size_t count;      /* timers that run */
 	uint64_t filled[LEVELS];
 	struct list slot[LEVELS][SLOTS]; /* valid where its bit in filled is set */
 	struct list due, firing;
@@ -79,6 +80,7 @@ void timer_start(struct timer *t, uint64_t delay_ms)
 	timer_stop(t);
 	prepare();
 	t->at_ms = delay_ms < TIME_MAX - now ? now + delay_ms : TIME_MAX;
+	wheel.count++;
 	place(t, &wheel.due);
 }
 
@@ -91,6 +93,7 @@ void timer_stop(struct timer *t)
 	if (!timer_running(t))
 		return;
 	list_del(&t->node);
+	wheel.count--;
 	if (list_empty(left) && at < sizeof(wheel.slot)) {
 		at /= sizeof(struct list);
 		mark_empty((int)(at / SLOTS), at % SLOTS);
@@ -150,9 +153,15 @@ void timers_run(void)
 		struct timer *t = list_first(&wheel.firing, struct timer, node);
 
 		list_del(&t->node);
+		wheel.count--;
 		t->on_fire(t);
 	}
 	wheel.running = false;
+}
+
+size_t timers_count(void)
+{
+	return wheel.count;
 }
 
 int timers_wait_ms(void)

@@ -59,6 +59,7 @@
 #define CHUNK_BYTES (16u << 10)
 #define MORSEL_BYTES (2u << 10)
 #define DAY_MS (24u * 3600 * 1000)
+#define RELAX_MS 5000 /* half of what a thread keeps and does not need is freed as often */
 
 enum phase { STARTING, SERVING, DRAINING, STOPPING };
 
@@ -787,6 +788,25 @@ static void on_expiry(struct timer *t)
 	timer_start(t, DAY_MS);
 }
 
+/* ---- giving memory back ---- */
+
+static _Thread_local struct timer relax;
+static struct aside trimming;
+static atomic_bool trimming_is_due;
+
+static void trim(struct aside *a)
+{
+	atomic_store(&trimming_is_due, false);
+	mem_trim();
+}
+
+static void on_relax(struct timer *t)
+{
+	if (mem_relax() && !atomic_exchange(&trimming_is_due, true))
+		aside_run(&trimming, trim);
+	timer_start(t, RELAX_MS);
+}
+
 /* What checks find concerns sessions first, so that no hub sends us one meanwhile. */
 static void on_checked(const char *service)
 {
@@ -810,6 +830,8 @@ static void setup(int thread)
 	target_init(me.conf);
 	if (me.conf->agent.set)
 		dialer_init(me.conf, me.now.agent_tls, me.agent_instance);
+	timer_init(&relax, on_relax);
+	timer_start(&relax, RELAX_MS);
 	for (size_t i = 0; i < me.now.sockets_n; i++)
 		if (open_socket(&me.now.sockets[i]) != 0)
 			die("cannot watch the socket of %s: %s", me.now.sockets[i].name, strerror(errno));
@@ -827,6 +849,7 @@ static void teardown(int thread)
 {
 	if (thread == 0)
 		aside_close();
+	timer_stop(&relax);
 	if (me.conf->agent.set)
 		dialer_fini();
 	target_fini();

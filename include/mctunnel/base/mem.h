@@ -42,6 +42,13 @@ bool mem_short(void);
 /* Called by the loop at the end of each turn: what was put may now be reused. */
 void mem_reclaim(void);
 
+/* Every few seconds: of what this thread keeps for reuse, frees half of what it has not needed since the last
+ * call. Also what other threads got and this one put again and again does not pile up so. true: so much has been freed, by all threads,
+ * that mem_trim() is worth its time. */
+bool mem_relax(void) __attribute__((warn_unused_result));
+/* Gives the system back what malloc does not need. May take milliseconds: not in a loop. */
+void mem_trim(void);
+
 /* Frees what this thread has put or keeps for reuse (end of the thread, tests). */
 void mem_drain(void);
 
@@ -51,6 +58,7 @@ void mem_limit(enum mem_kind kind, size_t objects);
 struct mem_usage {
 	const char *name, *help;
 	size_t size, used, limit; /* bytes an object (OTHER: 0); objects */
+	size_t kept;              /* objects for reuse, when the threads last called mem_relax() */
 	uint64_t failed;          /* requests refused */
 };
 void mem_usage(enum mem_kind kind, struct mem_usage *out); /* sums over threads; any thread may ask */

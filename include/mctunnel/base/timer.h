@@ -7,6 +7,7 @@
 #include "mctunnel/base/list.h"
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct timer {
@@ -29,5 +30,8 @@ void timers_run(void);
 /* Milliseconds until the next timer may be due, 0 when one is, -1 when none runs.
  * May be too early (the caller then just asks again), never too late. */
 int timers_wait_ms(void);
+
+/* Timers of this thread that run. */
+size_t timers_count(void);
 
 #endif

@@ -53,6 +53,7 @@ static int none_left(void **state)
 	timer_stop(&a);
 	timer_stop(&b);
 	assert_int_equal(timers_wait_ms(), -1);
+	assert_int_equal(timers_count(), 0);
 	return 0;
 }
 
@@ -97,6 +98,7 @@ static void test_restart_and_stop(void **state)
 	timer_start(&b, 10);
 	timer_stop(&b);
 	timer_stop(&b);
+	assert_int_equal(timers_count(), 1);
 	run_at(start + 4999);
 	assert_int_equal(a_fired + b_fired, 0);
 	run_at(start + 5000);
