@@ -25,17 +25,22 @@ def write(path, text):
 class Pair:
     """Two hubs that take turns at one address, as behind a virtual one."""
 
-    def __init__(self, run):
+    def __init__(self, run, revoked=False):
         self.run, self.authority = run, pki.Pki(run.path("pki"))
         self.files = {n: run.path("keys-" + n) for n in "ab"}
         self.a = self.hub("a")
-        self.b = self.hub("b", bind={"address": "%s:%d" % self.a.address})
+        self.b = self.hub("b", bind={"address": "%s:%d" % self.a.address, **({"crl": self.revoke()} if revoked else {})})
         echo = tcp.Server(run, tcp.echo)
         self.agent = scene.Agent(run, self.authority, [self.a.address], [scene.service("echo", echo.target)], links=1)
 
     def hub(self, name, **more):
         return scene.Hub(self.run, {"echo": "site-a/echo"}, authority=self.authority, name="hub-" + name, hub=more,
                          settings={"ticket_keys": self.files[name]})
+
+    def revoke(self):
+        self.authority.agent("edge-1")
+        self.authority.revoke("edge-1")
+        return self.authority.crl()
 
     def resumed(self, hub):
         """Whether the newest link did."""
@@ -61,6 +66,21 @@ def test_the_other_hub(run):
     equal(p.move(p.b, p.a), "yes", "back")
     write(p.files["b"], key())
     equal(p.move(p.a, p.b), "no", "at a stranger")
+
+
+def test_revoked_at_the_other_hub(run):
+    """What the ticket remembers of the certificate is enough to refuse it."""
+    p = Pair(run, revoked=True)
+    shared = key()
+    for f in p.files.values():
+        write(f, shared)
+    p.a.start().wait_ready()
+    p.agent.start()
+    p.resumed(p.a)
+    p.a.stop()
+    p.b.start().wait_ready()
+    harness.wait_until(lambda: any("revoked" in x["text"] for x in p.b.log("link_refused")), "the refusal")
+    equal(len(p.b.log("link_up")), 0, "links of one whose certificate is revoked")
 
 
 def reload(hub, good=True):

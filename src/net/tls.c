@@ -6,6 +6,7 @@
  * It does not know who may connect: names are for its users to judge. */
 #define _GNU_SOURCE
 #include "mctunnel/net/tls.h"
+#include "mctunnel/net/tls_peer.h"
 #include "mctunnel/net/tls_site.h"
 
 #include "mctunnel/base/buf.h"
@@ -39,7 +40,8 @@
 	"ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
 #define GROUPS "X25519:P-256"
 #define SITE_GROUPS "X25519:P-256:P-384"
-#define TICKET_LIFE_S (12 * 3600)
+#define LINK_LIFE_S (7 * 24 * 3600) /* of what one full handshake has proved; RFC 8446 allows no more */
+#define SITE_LIFE_S (12 * 3600)
 #define HANDSHAKES_US 2000 /* of a turn */
 
 #define RECORD 16384            /* plaintext of a full record */
@@ -48,6 +50,14 @@
 #define OUT_SIZE (512 << 10)
 #define FLUSH_PIECES 32
 
+struct authority { /* a certificate of the ca file: who vouches for peers when they come back */
+	uint8_t digest[TLS_PEER_DIGEST];
+	X509 *cert;              /* owned */
+	STACK_OF(X509_CRL) *crls; /* owned: those it has signed */
+	bool odd;                /* a list that speaks of a part of its certificates only: too subtle for us */
+	atomic_llong judged;     /* the second in which it was last looked at, doubled, and 1 when it was found good */
+};
+
 struct tls {
 	atomic_int refs;
 	struct aside end; /* freed aside */
@@ -55,6 +65,10 @@ struct tls {
 	bool server;
 	bool probe; /* a client without an interest in who answers */
 	time_t not_after;
+	long life_s;                   /* of sessions */
+	struct authority *authorities; /* owned */
+	size_t authorities_n;
+	bool crl_check;
 	uint8_t (*ticket_keys)[TLS_TICKET_KEY]; /* owned; NULL: OpenSSL has its own */
 	size_t ticket_keys_n;
 	struct tls_site *site; /* the one it is the first member of; NULL: of links */
@@ -115,6 +129,7 @@ struct tls_conn {
 	uint8_t *pending;     /* owned: ciphertext received but not yet asked for by OpenSSL */
 	size_t pending_at, pending_len;
 	SSL_SESSION *session; /* owned: the newest ticket */
+	struct tls_peer *peer; /* owned, server: of a certificate that was found good; NULL: none */
 	char failure[192];
 	char subject[128];
 	char sni[256];
@@ -159,6 +174,10 @@ static struct tls_conn *tls_of(const struct conn *c)
 {
 	return container_of(c, struct tls_conn, c);
 }
+
+static bool know_again(struct tls_conn *t);
+static time_t time_of(const ASN1_TIME *a);
+static void each_name(X509 *cert, void (*take)(void *arg, const char *name), void *arg);
 
 /* ---- why it failed ---- */
 
@@ -681,6 +700,7 @@ static void free_tls_conn(struct tls_conn *t)
 		SSL_free(t->ssl);
 	}
 	SSL_SESSION_free(t->session);
+	free(t->peer);
 	leave_hands(t);
 	bufq_clear(&t->unsent);
 	free(t->pending);
@@ -725,8 +745,10 @@ static void up(struct tls_conn *t)
 		fail(t, EPROTO, "peer did not choose ALPN %s", TLS_ALPN_LINK);
 		return;
 	}
-	if (!t->subject[0])
-		subject_text(SSL_get0_peer_certificate(t->ssl), t->subject, sizeof(t->subject));
+	if (SSL_session_reused(t->ssl) && !know_again(t)) {
+		fail(t, ENOMEM, "no memory");
+		return;
+	}
 	t->state = TLS_UP;
 	t->was_up = true;
 	t->c.readable = true; /* data may have come in the same packet */
@@ -893,6 +915,86 @@ static bool set_name(X509_VERIFY_PARAM *p, const char *name)
 	return X509_VERIFY_PARAM_set1_ip_asc(p, name) == 1 || X509_VERIFY_PARAM_set1_host(p, name, 0) == 1;
 }
 
+struct texts {
+	char *p; /* owned */
+	size_t len;
+	bool failed;
+};
+
+static void add_text(void *arg, const char *text)
+{
+	struct texts *t = arg;
+	size_t len = strlen(text) + 1;
+	char *p = t->failed ? NULL : realloc(t->p, t->len + len);
+
+	if (!p) {
+		t->failed = true;
+		return;
+	}
+	memcpy(p + t->len, text, len);
+	t->p = p;
+	t->len += len;
+}
+
+static bool take_serial(struct tls_peer *p, X509 *cert)
+{
+	const ASN1_INTEGER *serial = X509_get0_serialNumber(cert);
+	uint8_t *at = p->serial;
+	int len = i2d_ASN1_INTEGER(serial, NULL);
+
+	if (len <= 0 || len > TLS_PEER_SERIAL)
+		return false; /* then it is of no use for a ticket, nothing else */
+	p->serial_len = (size_t)i2d_ASN1_INTEGER(serial, &at);
+	return true;
+}
+
+/* authority: NULL when it is none of ours, but one the peer has sent along. NULL: no memory. */
+static struct tls_peer *peer_of(X509 *cert, const char *subject, const struct authority *authority)
+{
+	struct texts texts = { .p = NULL };
+	struct tls_peer *p = NULL;
+
+	add_text(&texts, subject);
+	each_name(cert, add_text, &texts);
+	if (!texts.failed)
+		p = tls_peer_new(texts.len);
+	if (p) {
+		memcpy(p->texts, texts.p, texts.len);
+		p->since = (int64_t)time_of(X509_get0_notBefore(cert));
+		p->until = (int64_t)time_of(X509_get0_notAfter(cert));
+		p->proved = (int64_t)time(NULL);
+		if (take_serial(p, cert) && authority)
+			memcpy(p->authority, authority->digest, sizeof(p->authority));
+	}
+	free(texts.p);
+	return p;
+}
+
+static struct authority *issuer_in(const struct tls *tls, X509_STORE_CTX *x)
+{
+	STACK_OF(X509) *chain = X509_STORE_CTX_get0_chain(x);
+	X509 *issuer = sk_X509_value(chain, sk_X509_num(chain) > 1 ? 1 : 0);
+
+	for (size_t i = 0; i < tls->authorities_n; i++)
+		if (X509_cmp(tls->authorities[i].cert, issuer) == 0)
+			return &tls->authorities[i];
+	return NULL;
+}
+
+/* A server keeps what it needs to know of the certificate, because it will not keep the certificate. */
+static bool note_peer(struct tls_conn *t, X509_STORE_CTX *x)
+{
+	if (!t->tls->server)
+		return true;
+	free(t->peer);
+	t->peer = peer_of(X509_STORE_CTX_get0_cert(x), t->subject, issuer_in(t->tls, x));
+	if (t->peer)
+		return true;
+	str_copy(t->failure, sizeof(t->failure), "no memory");
+	X509_STORE_CTX_set_error(x, X509_V_ERR_OUT_OF_MEM);
+	return false;
+}
+
 /* In the place of OpenSSL's own call: the same judgement, and a note of why and who. */
 static int verify(X509_STORE_CTX *x, void *arg)
 {
@@ -903,7 +1005,7 @@ static int verify(X509_STORE_CTX *x, void *arg)
 
 	subject_text(X509_STORE_CTX_get0_cert(x), t->subject, sizeof(t->subject));
 	if (X509_verify_cert(x) > 0)
-		return 1;
+		return note_peer(t, x);
 	error = X509_STORE_CTX_get_error(x);
 	subject_text(X509_STORE_CTX_get_current_cert(x), who, sizeof(who)); /* it may be an intermediate one */
 	snprintf(t->failure, sizeof(t->failure), "%s (%.100s)", verify_text(error),
@@ -911,28 +1013,116 @@ static int verify(X509_STORE_CTX *x, void *arg)
 	return 0;
 }
 
-/* Would the certificate in a session pass today? OpenSSL does not ask this when it resumes. name: NULL or the peer's. */
-static bool still_good(const struct tls *tls, const char *name, SSL_SESSION *session)
+/* ---- sessions that are resumed ---- */
+
+/* name: NULL or the one it must be for. purpose: NULL for any. */
+static bool passes(const struct tls *tls, X509 *cert, const char *purpose, const char *name)
 {
 	X509_STORE_CTX *x = X509_STORE_CTX_new();
-	X509 *peer = SSL_SESSION_get0_peer(session);
-	bool ok = x && peer && X509_STORE_CTX_init(x, SSL_CTX_get_cert_store(tls->ctx), peer, NULL) == 1 &&
-		  X509_STORE_CTX_set_default(x, tls->server ? "ssl_client" : "ssl_server") == 1 &&
-		  (!name || set_name(X509_STORE_CTX_get0_param(x), name)) && X509_verify_cert(x) == 1;
+	bool ok = x && X509_STORE_CTX_init(x, SSL_CTX_get_cert_store(tls->ctx), cert, NULL) == 1 &&
+		  (!purpose || X509_STORE_CTX_set_default(x, purpose) == 1) && (!name || set_name(X509_STORE_CTX_get0_param(x), name)) &&
+		  X509_verify_cert(x) == 1;
 
 	X509_STORE_CTX_free(x);
 	ERR_clear_error();
 	return ok;
 }
 
+/* Would the certificate in a session pass today? OpenSSL does not ask this when it resumes. */
+static bool still_good(const struct tls *tls, const char *name, SSL_SESSION *session)
+{
+	X509 *peer = SSL_SESSION_get0_peer(session);
+
+	return peer && passes(tls, peer, tls->server ? "ssl_client" : "ssl_server", name);
+}
+
+static bool in_force(X509_CRL *crl)
+{
+	const ASN1_TIME *next = X509_CRL_get0_nextUpdate(crl);
+
+	return X509_cmp_current_time(X509_CRL_get0_lastUpdate(crl)) < 0 && (!next || X509_cmp_current_time(next) > 0);
+}
+
+static bool judge_authority(const struct tls *tls, const struct authority *a)
+{
+	int lists = sk_X509_CRL_num(a->crls);
+	bool ok = !a->odd && (lists > 0 || !tls->crl_check) && passes(tls, a->cert, NULL, NULL);
+
+	for (int i = 0; i < lists; i++)
+		ok = ok && in_force(sk_X509_CRL_value(a->crls, i));
+	return ok;
+}
+
+/* Once in a second, for all who come back in it. */
+static bool authority_good(const struct tls *tls, struct authority *a, int64_t now)
+{
+	long long judged = atomic_load_explicit(&a->judged, memory_order_relaxed);
+
+	if (judged / 2 != now) {
+		judged = 2 * now + judge_authority(tls, a);
+		atomic_store_explicit(&a->judged, judged, memory_order_relaxed);
+	}
+	return judged % 2;
+}
+
+static bool revoked(const struct authority *a, const struct tls_peer *p)
+{
+	const unsigned char *at = p->serial;
+	int lists = sk_X509_CRL_num(a->crls);
+	ASN1_INTEGER *serial = lists > 0 ? d2i_ASN1_INTEGER(NULL, &at, (long)p->serial_len) : NULL;
+	bool found = lists > 0 && !serial;
+	X509_REVOKED *row;
+
+	for (int i = 0; i < lists && !found; i++)
+		found = X509_CRL_get0_by_serial(sk_X509_CRL_value(a->crls, i), &row, serial) != 0;
+	ASN1_INTEGER_free(serial);
+	ERR_clear_error();
+	return found;
+}
+
+/* As still_good(), of a certificate that was found good once and is not here any more. What can have changed since is asked anew:
+ * the time, the revocation list, and whether we still trust who has signed it. */
+static bool still_vouched(const struct tls *tls, const struct tls_peer *p)
+{
+	int64_t now = (int64_t)time(NULL);
+
+	if (now < p->since || now > p->until || now >= p->proved + tls->life_s)
+		return false;
+	for (size_t i = 0; i < tls->authorities_n; i++) {
+		struct authority *a = &tls->authorities[i];
+
+		if (memcmp(a->digest, p->authority, sizeof(a->digest)) == 0)
+			return authority_good(tls, a, now) && !revoked(a, p);
+	}
+	return false;
+}
+
+static struct tls_peer *remembered(SSL_SESSION *session)
+{
+	void *packed = NULL;
+	size_t len = 0;
+
+	if (SSL_SESSION_get0_ticket_appdata(session, &packed, &len) != 1 || len == 0)
+		return NULL;
+	return tls_peer_unpack(packed, len);
+}
+
 /* What a site asks for may have changed since. */
 static bool welcome_back(const struct tls *tls, SSL_SESSION *session)
 {
-	if (!tls->site)
-		return still_good(tls, NULL, session);
-	if (SSL_SESSION_get0_peer(session))
-		return tls->site->ask && still_good(tls, NULL, session);
-	return !tls->site->insist;
+	struct tls_peer *p = remembered(session);
+	bool asked = !tls->site || tls->site->ask, ok;
+
+	if (p)
+		ok = asked && still_vouched(tls, p);
+	else if (!tls->site)
+		ok = false;
+	else if (SSL_SESSION_get0_peer(session))
+		ok = asked && still_good(tls, NULL, session);
+	else
+		ok = !tls->site->insist;
+	free(p);
+	return ok;
 }
 
 /* A ticket of somebody no longer welcome is ignored; the full handshake that follows refuses with the right alert. */
@@ -944,6 +1134,106 @@ static SSL_TICKET_RETURN on_ticket(SSL *ssl, SSL_SESSION *session, const unsigne
 	if (status != SSL_TICKET_SUCCESS && status != SSL_TICKET_SUCCESS_RENEW)
 		return SSL_TICKET_RETURN_IGNORE_RENEW;
 	return welcome_back(t->tls, session) ? SSL_TICKET_RETURN_USE_RENEW : SSL_TICKET_RETURN_IGNORE_RENEW;
+}
+
+/* After a resumption: from the session, as after a full handshake from the certificate. */
+static bool know_again(struct tls_conn *t)
+{
+	SSL_SESSION *session = SSL_get_session(t->ssl);
+	X509 *cert = SSL_SESSION_get0_peer(session);
+	struct tls_peer *p = t->tls->server ? remembered(session) : NULL;
+
+	if (p)
+		str_copy(t->subject, sizeof(t->subject), tls_peer_text(p, 0));
+	else
+		subject_text(cert, t->subject, sizeof(t->subject));
+	if (!p && cert && t->tls->server)
+		p = peer_of(cert, t->subject, NULL);
+	free(t->peer);
+	t->peer = p;
+	return p || !cert || !t->tls->server;
+}
+
+#define PEER_TAG (V_ASN1_CONTEXT_SPECIFIC | V_ASN1_CONSTRUCTED | 3) /* where the certificate is in OpenSSL's encoding of a session */
+
+/* The same encoding without the certificate; owned by the caller. NULL: there is none in it, or no memory. */
+static uint8_t *cut_certificate(const uint8_t *der, size_t len, size_t *rest)
+{
+	const uint8_t *at = der, *end = der + len, *body, *item = NULL;
+	uint8_t *out = NULL, *p;
+	int tag, class;
+	long n;
+
+	if (ASN1_get_object(&at, &n, &tag, &class, (long)len) & 0x80 || tag != V_ASN1_SEQUENCE)
+		return NULL;
+	for (body = at; at < end && !(item && item[0] == PEER_TAG); at += n) {
+		item = at;
+		if (ASN1_get_object(&at, &n, &tag, &class, end - at) & 0x80)
+			return NULL;
+	}
+	if (!item || item[0] != PEER_TAG)
+		return NULL;
+	n = (item - body) + (end - at);
+	*rest = (size_t)ASN1_object_size(1, (int)n, V_ASN1_SEQUENCE);
+	p = out = malloc(*rest);
+	if (!out)
+		return NULL;
+	ASN1_put_object(&p, 1, (int)n, V_ASN1_SEQUENCE, V_ASN1_UNIVERSAL);
+	memcpy(p, body, (size_t)(item - body));
+	memcpy(p + (item - body), at, (size_t)(end - at));
+	return out;
+}
+
+/* OpenSSL would put the certificate into the ticket and read it, with its key, twice at every resumption: half a millisecond. There is no call to take it
+ * out of a session, but reading an encoding into one replaces all that is in it. */
+static bool drop_certificate(SSL_SESSION *session)
+{
+	size_t len = (size_t)i2d_SSL_SESSION(session, NULL), rest = 0;
+	uint8_t *der = malloc(len), *at = der, *lean = NULL;
+	SSL_SESSION *read = session;
+	const uint8_t *from;
+
+	if (der) {
+		i2d_SSL_SESSION(session, &at);
+		from = lean = cut_certificate(der, len, &rest);
+		OPENSSL_cleanse(der, len);
+		free(der);
+	}
+	if (lean) {
+		read = d2i_SSL_SESSION(&session, &from, (long)rest);
+		OPENSSL_cleanse(lean, rest);
+		free(lean);
+	}
+	return read == session; /* else it is half of one and half of the other */
+}
+
+/* However often it is resumed. */
+static void limit_life(const struct tls *tls, SSL_SESSION *session)
+{
+	struct tls_peer *p = remembered(session);
+	int64_t left = p ? p->proved + tls->life_s - (int64_t)time(NULL) : 0;
+
+	if (p)
+		SSL_SESSION_set_timeout(session, (long)(left > 0 ? left : 1));
+	free(p);
+}
+
+/* What goes into a ticket. Of TLS 1.2, and where a certificate has more names than fit, it is the certificate itself. 0: end this connection. */
+static int on_new_ticket(SSL *ssl, void *arg)
+{
+	const struct tls_conn *t = SSL_get_app_data(ssl);
+	SSL_SESSION *session = SSL_get_session(ssl);
+	uint8_t packed[TLS_PEER_PACKED];
+	size_t len;
+
+	if (SSL_session_reused(ssl))
+		limit_life(t->tls, session);
+	if (SSL_version(ssl) != TLS1_3_VERSION || !t->peer || !SSL_SESSION_get0_peer(session))
+		return 1;
+	len = tls_peer_pack(t->peer, packed);
+	if (len == 0)
+		return 1;
+	return SSL_SESSION_set1_ticket_appdata(session, packed, len) == 1 && drop_certificate(session);
 }
 
 /* A ticket is AES-256-CBC with HMAC-SHA256 behind it, as OpenSSL's own. */
@@ -1248,9 +1538,23 @@ static bool was_read_whole(X509 *cert)
 	return whole;
 }
 
+static bool enter_authority(struct tls *tls, X509 *cert)
+{
+	struct authority *a;
+
+	tls->authorities = xrealloc(tls->authorities, (tls->authorities_n + 1) * sizeof(*a));
+	a = &tls->authorities[tls->authorities_n++];
+	memset(a, 0, sizeof(*a));
+	atomic_init(&a->judged, 0);
+	X509_up_ref(cert);
+	a->cert = cert;
+	a->crls = sk_X509_CRL_new_null();
+	return a->crls && X509_digest(cert, EVP_sha256(), a->digest, NULL) == 1;
+}
+
 static int use_ca(struct loading *l, X509 *cert, int i)
 {
-	int ok = was_read_whole(cert) && X509_STORE_add_cert(SSL_CTX_get_cert_store(l->tls->ctx), cert);
+	int ok = was_read_whole(cert) && X509_STORE_add_cert(SSL_CTX_get_cert_store(l->tls->ctx), cert) && (!l->tls->server || enter_authority(l->tls, cert));
 
 	if (ok == 1 && l->tls->server)
 		ok = SSL_CTX_add_client_CA(l->tls->ctx, cert);
@@ -1322,13 +1626,35 @@ static int load_ca(struct loading *l)
 	return n > 0 ? 0 : complain(l, l->f->ca_path, "there is no CA certificate in it (PEM expected)");
 }
 
+static bool is_odd(X509_CRL *crl)
+{
+	return X509_CRL_get_ext_by_NID(crl, NID_issuing_distribution_point, -1) >= 0 || X509_CRL_get_ext_by_critical(crl, 1, -1) >= 0;
+}
+
+/* Of two authorities of one name each gets what it has signed itself. */
+static bool give_to_authorities(struct tls *tls, X509_CRL *crl)
+{
+	for (size_t i = 0; i < tls->authorities_n; i++) {
+		struct authority *a = &tls->authorities[i];
+
+		if (X509_NAME_cmp(X509_CRL_get_issuer(crl), X509_get_subject_name(a->cert)) != 0 || X509_CRL_verify(crl, X509_get0_pubkey(a->cert)) != 1)
+			continue;
+		if (sk_X509_CRL_push(a->crls, crl) <= 0)
+			return false;
+		X509_CRL_up_ref(crl);
+		a->odd |= is_odd(crl);
+	}
+	ERR_clear_error();
+	return true;
+}
+
 static int use_crl(struct loading *l, X509_CRL *crl)
 {
 	time_t end = time_of(X509_CRL_get0_nextUpdate(crl));
 
 	if (end && end <= time(NULL))
 		return complain(l, l->f->crl_path, "the revocation list (CRL) has expired: issue a new one");
-	if (X509_STORE_add_crl(SSL_CTX_get_cert_store(l->tls->ctx), crl) != 1)
+	if (X509_STORE_add_crl(SSL_CTX_get_cert_store(l->tls->ctx), crl) != 1 || !give_to_authorities(l->tls, crl))
 		return complain(l, l->f->crl_path, "the revocation list (CRL) cannot be used: %s", openssl_reason());
 	return 0;
 }
@@ -1354,6 +1680,7 @@ static int load_crl(struct loading *l)
 		return complain(l, l->f->crl_path, "the revocation list (CRL) cannot be read: %s", openssl_reason());
 	if (count == 0)
 		return complain(l, l->f->crl_path, "there is no revocation list (CRL) in it (PEM expected)");
+	l->tls->crl_check = true;
 	X509_STORE_set_flags(SSL_CTX_get_cert_store(l->tls->ctx), X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL);
 	return 0;
 }
@@ -1380,21 +1707,24 @@ static bool set_ticket_keys(struct tls *tls, const struct tls_ticket_keys *keys)
 }
 
 /* Tickets, no cache. id: sessions are resumed only where it is the same. */
-static bool set_sessions(SSL_CTX *ctx, const unsigned char *id, unsigned len)
+static bool set_sessions(struct tls *tls, const unsigned char *id, unsigned len)
 {
+	SSL_CTX *ctx = tls->ctx;
+
+	tls->life_s = tls->site ? SITE_LIFE_S : LINK_LIFE_S;
 	SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
-	SSL_CTX_set_timeout(ctx, TICKET_LIFE_S);
+	SSL_CTX_set_timeout(ctx, tls->life_s);
 	return SSL_CTX_set_session_id_context(ctx, id, len) == 1 && SSL_CTX_set_num_tickets(ctx, 1) == 1 &&
-	       SSL_CTX_set_session_ticket_cb(ctx, NULL, on_ticket, NULL) == 1;
+	       SSL_CTX_set_session_ticket_cb(ctx, on_new_ticket, on_ticket, NULL) == 1;
 }
 
-static bool set_server(SSL_CTX *ctx)
+static bool set_server(struct tls *tls)
 {
 	static const unsigned char id[] = "mctunnel";
 
-	SSL_CTX_set_alpn_select_cb(ctx, choose_alpn, NULL);
-	SSL_CTX_set_client_hello_cb(ctx, on_client_hello, NULL);
-	return set_sessions(ctx, id, sizeof(id) - 1);
+	SSL_CTX_set_alpn_select_cb(tls->ctx, choose_alpn, NULL);
+	SSL_CTX_set_client_hello_cb(tls->ctx, on_client_hello, NULL);
+	return set_sessions(tls, id, sizeof(id) - 1);
 }
 
 static bool set_client(SSL_CTX *ctx)
@@ -1419,7 +1749,7 @@ static struct tls *load(const struct tls_files *f, bool server, const struct tls
 	if (!tls->ctx)
 		die("cannot make a TLS context: %s", openssl_reason());
 	l.tls = tls;
-	if (!set_common(tls->ctx) || !(server ? set_server(tls->ctx) && set_ticket_keys(tls, keys) : set_client(tls->ctx)))
+	if (!set_common(tls->ctx) || !(server ? set_server(tls) && set_ticket_keys(tls, keys) : set_client(tls->ctx)))
 		snprintf(err, errsize, "TLS cannot be set up: %s", openssl_reason());
 	else if (load_cert(&l) == 0 && load_key(&l) == 0 && load_ca(&l) == 0 && load_crl(&l) == 0)
 		return tls;
@@ -1507,6 +1837,11 @@ static void tls_free(struct aside *a)
 
 	if (t->site)
 		free_site_parts(t->site);
+	for (size_t i = 0; i < t->authorities_n; i++) {
+		X509_free(t->authorities[i].cert);
+		sk_X509_CRL_pop_free(t->authorities[i].crls, X509_CRL_free);
+	}
+	free(t->authorities);
 	SSL_CTX_free(t->ctx);
 	OPENSSL_cleanse(t->ticket_keys, t->ticket_keys_n * sizeof(*t->ticket_keys));
 	free(t->ticket_keys);
@@ -1578,9 +1913,19 @@ static bool copy_name(const ASN1_STRING *s, char *buf, size_t size)
 	return true;
 }
 
-static size_t dns_names(GENERAL_NAMES *names, size_t wanted, char *buf, size_t size)
+static bool common_name(X509 *cert, char *name, size_t size)
 {
-	size_t count = 0;
+	X509_NAME *subject = X509_get_subject_name(cert);
+	int at = X509_NAME_get_index_by_NID(subject, NID_commonName, -1);
+
+	return at >= 0 && copy_name(X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at)), name, size);
+}
+
+/* Every SAN DNS, or the CN when it has none. */
+static void each_name(X509 *cert, void (*take)(void *arg, const char *name), void *arg)
+{
+	GENERAL_NAMES *names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
+	bool any = false;
 	char name[256];
 
 	for (int k = 0; k < sk_GENERAL_NAME_num(names); k++) {
@@ -1588,39 +1933,43 @@ static size_t dns_names(GENERAL_NAMES *names, size_t wanted, char *buf, size_t s
 
 		if (g->type != GEN_DNS || !copy_name(g->d.dNSName, name, sizeof(name)))
 			continue;
-		if (count++ == wanted && !str_copy(buf, size, name))
-			buf[0] = 0;
+		any = true;
+		take(arg, name);
 	}
-	return count;
+	GENERAL_NAMES_free(names);
+	if (!any && common_name(cert, name, sizeof(name)))
+		take(arg, name);
+	ERR_clear_error();
 }
 
-static size_t common_name(X509 *cert, size_t wanted, char *buf, size_t size)
-{
-	X509_NAME *subject = X509_get_subject_name(cert);
-	int at = X509_NAME_get_index_by_NID(subject, NID_commonName, -1);
-	char name[256];
+struct nth {
+	size_t wanted, n;
+	char *buf;
+	size_t size;
+};
 
-	if (at < 0 || !copy_name(X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at)), name, sizeof(name)))
-		return 0;
-	if (wanted == 0 && !str_copy(buf, size, name))
-		buf[0] = 0;
-	return 1;
+static void take_nth(void *arg, const char *name)
+{
+	struct nth *w = arg;
+
+	if (w->n++ == w->wanted && !str_copy(w->buf, w->size, name))
+		w->buf[0] = 0;
 }
 
 size_t tls_peer_name(const struct conn *c, size_t i, char *buf, size_t size)
 {
-	X509 *cert = SSL_get0_peer_certificate(tls_of(c)->ssl);
-	GENERAL_NAMES *names;
-	size_t count;
+	const struct tls_conn *t = tls_of(c);
+	X509 *cert = SSL_get0_peer_certificate(t->ssl);
+	struct nth w = { .wanted = i, .buf = buf, .size = size };
 
 	buf[0] = 0;
-	if (!cert)
-		return 0;
-	names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
-	count = dns_names(names, i, buf, size);
-	GENERAL_NAMES_free(names);
-	ERR_clear_error();
-	return count > 0 ? count : common_name(cert, i, buf, size);
+	if (t->peer) {
+		for (const char *name; (name = tls_peer_text(t->peer, w.n + 1));)
+			take_nth(&w, name);
+	} else if (cert) {
+		each_name(cert, take_nth, &w);
+	}
+	return w.n;
 }
 
 struct tls_ticket *tls_take_ticket(struct conn *c)
@@ -1643,24 +1992,11 @@ void tls_ticket_free(struct tls_ticket *t)
 	free(t);
 }
 
-static void describe_names(X509 *cert, struct strbuf *b)
+static void describe_name(void *arg, const char *name)
 {
-	GENERAL_NAMES *names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
-	char name[256];
-	size_t n = names ? dns_names(names, SIZE_MAX, name, sizeof(name)) : 0;
-	bool san = n > 0;
+	struct strbuf *b = arg;
 
-	if (!san)
-		n = common_name(cert, SIZE_MAX, name, sizeof(name));
-	for (size_t i = 0; i < n; i++) {
-		name[0] = 0;
-		if (san)
-			dns_names(names, i, name, sizeof(name));
-		else
-			common_name(cert, i, name, sizeof(name));
-		strbuf_add(b, "%s%s", i ? "," : "", name);
-	}
-	GENERAL_NAMES_free(names);
+	strbuf_add(b, "%s%s", b->len ? "," : "", name);
 }
 
 static X509 *first_cert(const char *pem)
@@ -1682,7 +2018,7 @@ int tls_describe(const char *pem, struct tls_described *out)
 	if (!cert)
 		return -1;
 	strbuf_init(&b, out->names, sizeof(out->names));
-	describe_names(cert, &b);
+	each_name(cert, describe_name, &b);
 	X509_NAME_get_text_by_NID(X509_get_issuer_name(cert), NID_commonName, out->issuer, sizeof(out->issuer));
 	out->not_after = (int64_t)time_of(X509_get0_notAfter(cert));
 	X509_free(cert);
@@ -1802,24 +2138,18 @@ static bool site_host(char *out, size_t size, const char *name)
 	return str_host(out + skip, size - skip, name + skip, strlen(name + skip));
 }
 
-static void enter_names(struct site_loading *s, struct site_cert *c)
-{
-	GENERAL_NAMES *names = X509_get_ext_d2i(c->id->cert, NID_subject_alt_name, NULL, NULL);
-	char raw[256], name[256];
-	size_t n = names ? dns_names(names, SIZE_MAX, raw, sizeof(raw)) : 0;
-	bool san = n > 0;
+struct naming {
+	struct site_loading *s;
+	struct site_cert *c;
+};
 
-	for (size_t i = 0; i < (san ? n : 1); i++) {
-		raw[0] = 0;
-		if (san)
-			dns_names(names, i, raw, sizeof(raw));
-		else
-			common_name(c->id->cert, 0, raw, sizeof(raw));
-		if (site_host(name, sizeof(name), raw))
-			enter_name(s, name, c);
-	}
-	GENERAL_NAMES_free(names);
-	ERR_clear_error();
+static void enter_host(void *arg, const char *raw)
+{
+	const struct naming *n = arg;
+	char name[256];
+
+	if (site_host(name, sizeof(name), raw))
+		enter_name(n->s, name, n->c);
 }
 
 static bool usable(struct site_loading *s, const struct identity *id)
@@ -1898,7 +2228,7 @@ static void load_site_cert(struct site_loading *s, const struct tls_site_cert *f
 	if (c->id) {
 		strbuf_init(&b, doubt, sizeof(doubt));
 		doubt_own(&f, true, c->id->cert, &b);
-		enter_names(s, c);
+		each_name(c->id->cert, enter_host, &(struct naming){ s, c });
 	}
 	if (!c->id || doubt[0])
 		tell(s, !c->id, c->id ? doubt : s->err);
@@ -1950,14 +2280,14 @@ static void set_site_alpn(struct tls_site *site, const struct tls_site_options *
 }
 
 /* Tickets are good for a listener of this name only, wherever the key is known. */
-static bool set_site_sessions(SSL_CTX *ctx, const char *name)
+static bool set_site_sessions(struct tls *tls, const char *name)
 {
 	unsigned char id[EVP_MAX_MD_SIZE];
 	unsigned len = 0;
 	char text[256];
 
 	snprintf(text, sizeof(text), "mctunnel listener %s", name);
-	return EVP_Digest(text, strlen(text), id, &len, EVP_sha256(), NULL) == 1 && set_sessions(ctx, id, len);
+	return EVP_Digest(text, strlen(text), id, &len, EVP_sha256(), NULL) == 1 && set_sessions(tls, id, len);
 }
 
 static bool set_site(struct tls_site *site, const struct tls_site_options *o)
@@ -1967,7 +2297,7 @@ static bool set_site(struct tls_site *site, const struct tls_site_options *o)
 	site->ask = o->ask;
 	site->insist = o->insist;
 	set_site_alpn(site, o);
-	if (!set_common(ctx) || !set_site_sessions(ctx, o->name) || !set_ticket_keys(&site->tls, o->keys))
+	if (!set_common(ctx) || !set_site_sessions(&site->tls, o->name) || !set_ticket_keys(&site->tls, o->keys))
 		return false;
 	SSL_CTX_set_verify(ctx, o->insist ? SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT : o->ask ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, NULL);
 	SSL_CTX_set_client_hello_cb(ctx, on_site_hello, site);

@@ -1,7 +1,18 @@
 /* TLS conns against each other over loopback: data both ways, ends of every kind, certificates good and bad, resumption,
  * and peers that speak something else. */
 #define _GNU_SOURCE
-#include "mctunnel/net/tls.h"
+#include <time.h>
+
+static time_t later_s; /* what the module's clock is ahead; OpenSSL's own is not */
+
+static time_t test_time(time_t *p)
+{
+	return time(p) + later_s;
+}
+
+#define time(p) test_time(p)
+#include "net/tls.c"
+#undef time
 
 #include "mctunnel/base/mem.h"
 #include "mctunnel/base/rnd.h"
@@ -38,11 +49,14 @@ static const char make_pki[] =
 	"sign future edge-new '' -startdate 20400101000000Z -enddate 20410101000000Z\n"
 	"sign soon hub '' -days 3\n"
 	"printf 'extendedKeyUsage=clientAuth\\n' >ext; sign client hub '' -extfile ext\n"
+	"sign short edge-1 '' -days 1\n"
+	"sign many edge-1 \"$(i=0; while [ $i -lt 40 ]; do printf '%sDNS:a-name-that-is-not-short-%d.test' \"${c-}\" $i; c=,; i=$((i + 1)); done)\"\n"
 	"sign revoked edge-bad ''\n"
 	"openssl ca -config cnf -gencrl -out crl.before\n"
 	"openssl ca -config cnf -revoke revoked\n"
 	"openssl ca -config cnf -gencrl -out crl\n"
 	"openssl ca -config cnf -gencrl -crl_lastupdate 20200101000000Z -crl_nextupdate 20200201000000Z -out crl.old\n"
+	"openssl ca -config cnf -gencrl -out crl.other -cert other-ca -keyfile other.key\n"
 	"openssl req -x509 -new -key key -subj /CN=edge-1 -days 30 -out stranger\n"
 	"openssl ec -in key -aes128 -passout pass:x -out key.encrypted\n";
 
@@ -223,7 +237,7 @@ static void turn_while_handshaking(const struct end *e)
 	assert_true(e->events > 0);
 }
 
-static void handshake(const struct tls_ticket *ticket)
+static void meet(const struct tls_ticket *ticket)
 {
 	start(ticket);
 	turn_while_handshaking(&edge);
@@ -232,7 +246,7 @@ static void handshake(const struct tls_ticket *ticket)
 
 static void shake_hands(void)
 {
-	handshake(NULL);
+	meet(NULL);
 	assert_string_equal(tls_failure(hub.c), "");
 	assert_string_equal(tls_failure(edge.c), "");
 	assert_int_equal(tls_state(hub.c), TLS_UP);
@@ -530,7 +544,7 @@ static void client_with_cert(const char *name)
 static void refused_by_hub(const char *cert, const char *hub_says, const char *edge_says)
 {
 	client_with_cert(cert);
-	handshake(NULL);
+	meet(NULL);
 	assert_int_equal(tls_state(hub.c), TLS_FAILED);
 	assert_string_equal(tls_failure(hub.c), hub_says);
 	assert_int_equal(hub.c->error, EPROTO);
@@ -557,12 +571,12 @@ static void not_yet_valid(void **state)
 	refused_by_hub("future", "certificate is not yet valid (CN=edge-new)", "peer refused our certificate: alert bad certificate");
 }
 
-static void unknown_ca(void **state)
+static void of_an_unknown_ca(void **state)
 {
 	refused_by_hub("stranger", "signed by an unknown CA (CN=edge-1)", "peer refused our certificate: alert unknown CA");
 }
 
-static void revoked(void **state)
+static void revoked_one(void **state)
 {
 	server_with_crl(pem_crl);
 	refused_by_hub("revoked", "certificate revoked (CN=edge-bad)", "peer refused our certificate: alert certificate revoked");
@@ -574,7 +588,7 @@ static void revoked(void **state)
 /* What a client thinks of the hub's certificate. */
 static void refused_by_client(const char *sentence)
 {
-	handshake(NULL);
+	meet(NULL);
 	assert_int_equal(tls_state(edge.c), TLS_FAILED);
 	assert_string_equal(tls_failure(edge.c), sentence);
 	assert_int_equal(tls_state(hub.c), TLS_FAILED);
@@ -737,12 +751,13 @@ static void resumption(void **state)
 
 	for (int i = 0; i < 3; i++) {
 		server_with_crl(pem_crl); /* another context with the same ticket key, as after a restart */
-		handshake(t);
+		meet(t);
 		assert_int_equal(tls_state(hub.c), TLS_UP);
 		assert_true(tls_resumed(hub.c) && tls_resumed(edge.c));
 		assert_int_equal(tls_peer_name(hub.c, 0, name, sizeof(name)), 1);
 		assert_string_equal(name, "edge-1");
 		assert_string_equal(tls_peer_subject(hub.c), "CN=edge-1");
+		assert_null(SSL_get0_peer_certificate(tls_of(hub.c)->ssl));
 		assert_int_equal(put(edge.c, "hello"), 5);
 		expect(hub.c, "hello");
 		assert_int_equal(put(hub.c, "x"), 1);
@@ -771,7 +786,7 @@ static bool resumes(const struct tls_ticket *t)
 {
 	bool yes;
 
-	handshake(t);
+	meet(t);
 	assert_int_equal(tls_state(hub.c), TLS_UP);
 	yes = tls_resumed(hub.c);
 	assert_int_equal(tls_resumed(edge.c), yes);
@@ -799,6 +814,186 @@ static void keys_of_a_pair(void **state)
 	tls_ticket_free(t);
 }
 
+/* The client's session with another ticket in it: its bytes stand there as the hub has sent them. */
+static void change_ticket(struct tls_ticket *t, size_t at, uint8_t flip)
+{
+	size_t len = (size_t)i2d_SSL_SESSION(t->session, NULL), ticket_len;
+	uint8_t *der = malloc(len), *p = der, *found;
+	const unsigned char *ticket;
+	const uint8_t *in = der;
+
+	i2d_SSL_SESSION(t->session, &p);
+	SSL_SESSION_get0_ticket(t->session, &ticket, &ticket_len);
+	found = memmem(der, len, ticket, ticket_len);
+	assert_non_null(found);
+	found[at % ticket_len] ^= flip;
+	SSL_SESSION_free(t->session);
+	t->session = d2i_SSL_SESSION(NULL, &in, (long)len);
+	assert_non_null(t->session);
+	free(der);
+}
+
+/* Wherever a byte of a ticket is changed, a full handshake follows. */
+static void tampered_tickets(void **state)
+{
+	struct tls_ticket *t = earn_ticket();
+	const unsigned char *ticket;
+	size_t len;
+
+	SSL_SESSION_get0_ticket(t->session, &ticket, &len);
+	assert_in_range(len, 100, 400); /* no certificate in it */
+	for (size_t at = 0; at < len; at += 1 + len / 24) {
+		change_ticket(t, at, 0x40);
+		assert_false(resumes(t));
+		change_ticket(t, at, 0x40);
+	}
+	assert_true(resumes(t));
+	tls_ticket_free(t);
+}
+
+/* Also when it is resumed again and again: each ticket is good for what is left of the time since the full handshake. */
+static void tickets_end(void **state)
+{
+	struct tls_ticket *t = earn_ticket(), *next;
+
+	assert_in_range(SSL_SESSION_get_ticket_lifetime_hint(t->session), LINK_LIFE_S - 60, LINK_LIFE_S);
+	later_s = LINK_LIFE_S / 2;
+	meet(t);
+	assert_true(tls_resumed(hub.c));
+	assert_int_equal(put(hub.c, "x"), 1);
+	expect(edge.c, "x");
+	next = tls_take_ticket(edge.c);
+	abort_both();
+	assert_in_range(SSL_SESSION_get_ticket_lifetime_hint(next->session), LINK_LIFE_S / 2 - 60, LINK_LIFE_S / 2);
+	assert_true(resumes(next));
+	later_s = LINK_LIFE_S + 1;
+	assert_false(resumes(next));
+	assert_false(resumes(t));
+	later_s = 0;
+	tls_ticket_free(t);
+	tls_ticket_free(next);
+}
+
+static void expired_then_resumed(void **state)
+{
+	struct tls_ticket *t;
+
+	client_with_cert("short");
+	t = earn_ticket();
+	later_s = 86400 - 60;
+	assert_true(resumes(t));
+	later_s = 86400 + 60;
+	assert_false(resumes(t));
+	later_s = -3600; /* not valid yet */
+	assert_false(resumes(t));
+	later_s = 0;
+	assert_true(resumes(t));
+	tls_ticket_free(t);
+}
+
+/* Who has signed it must be trusted still, and have a list of the revoked that is in force, if lists are looked at. */
+static void authority_then_resumed(void **state)
+{
+	struct tls_ticket *t = earn_ticket();
+	struct tls_files f = files(pem_hub);
+	char *both = xasprintf("%s%s", pem_other_ca, pem_ca), *old = slurp("crl.old"), *foreign = slurp("crl.other");
+
+	f.ca = both;
+	tls_put(hub_tls);
+	hub_tls = server_with(&f);
+	assert_true(resumes(t));
+	hub_tls->authorities[1].judged = 0;
+	hub_tls->authorities[1].odd = true;
+	assert_false(resumes(t));
+	f.ca = pem_other_ca;
+	tls_put(hub_tls);
+	hub_tls = server_with(&f);
+	meet(t);
+	assert_string_equal(tls_failure(hub.c), "signed by an unknown CA (CN=edge-1)");
+	abort_both();
+	server_with_crl(foreign);
+	meet(t);
+	assert_string_equal(tls_failure(hub.c), "there is no revocation list (CRL) of its CA (CN=edge-1)");
+	abort_both();
+	server_with_crl(pem_crl);
+	assert_true(resumes(t));
+	assert_int_equal(sk_X509_CRL_num(hub_tls->authorities[0].crls), 1);
+	BIO *b = pem(old);
+	sk_X509_CRL_push(hub_tls->authorities[0].crls, PEM_read_bio_X509_CRL(b, NULL, NULL, NULL));
+	BIO_free(b);
+	hub_tls->authorities[0].judged = 0;
+	assert_false(resumes(t));
+	free(both);
+	free(old);
+	free(foreign);
+	tls_ticket_free(t);
+}
+
+/* Whoever shows a ticket is who has earned it, whatever certificate he could show. */
+static void a_ticket_is_its_owners(void **state)
+{
+	struct tls_ticket *t = earn_ticket();
+	char name[32];
+
+	client_with_cert("revoked");
+	meet(t);
+	assert_true(tls_resumed(hub.c));
+	assert_int_equal(tls_peer_name(hub.c, 0, name, sizeof(name)), 1);
+	assert_string_equal(name, "edge-1");
+	abort_both();
+	tls_ticket_free(t);
+}
+
+/* Earned without a certificate it opens no link. */
+static void a_ticket_of_a_health_check(void **state)
+{
+	struct tls_ticket *t;
+	char name[32];
+
+	edge_tls->probe = true;
+	SSL_CTX_set_alpn_protos(edge_tls->ctx, (const unsigned char *)"\x02h2", 3);
+	t = earn_ticket();
+	edge_tls->probe = false;
+	SSL_CTX_set_alpn_protos(edge_tls->ctx, (const unsigned char *)"\x0a" TLS_ALPN_LINK, 11);
+	meet(t);
+	assert_false(tls_resumed(hub.c));
+	assert_int_equal(tls_peer_name(hub.c, 0, name, sizeof(name)), 1);
+	abort_both();
+	tls_ticket_free(t);
+}
+
+/* More of them than a ticket remembers. */
+static void many_names(void **state)
+{
+	struct tls_ticket *t;
+	char name[64];
+
+	client_with_cert("many");
+	t = earn_ticket();
+	meet(t);
+	assert_false(tls_resumed(hub.c));
+	assert_int_equal(tls_peer_name(hub.c, 39, name, sizeof(name)), 40);
+	assert_string_equal(name, "a-name-that-is-not-short-39.test");
+	abort_both();
+	tls_ticket_free(t);
+}
+
+/* As of an OpenSSL that would not let us take the certificate out. */
+static void an_encoding_without_certificate(void **state)
+{
+	static const uint8_t good[] = { 0x30, 9, 2, 1, 5, 0xa3, 1, 7, 4, 1, 9 }, none[] = { 0x30, 3, 2, 1, 5 }, cut[] = { 0x30, 5, 2, 1, 5, 0xa3, 9 };
+	size_t rest = 0;
+	uint8_t *out = cut_certificate(good, sizeof(good), &rest);
+
+	assert_non_null(out);
+	assert_int_equal(rest, 8);
+	assert_memory_equal(out, "\x30\x06\x02\x01\x05\x04\x01\x09", 8);
+	free(out);
+	assert_null(cut_certificate(none, sizeof(none), &rest));
+	assert_null(cut_certificate(cut, sizeof(cut), &rest));
+	assert_null(cut_certificate(none, 1, &rest));
+}
+
 static void revoked_then_resumed(void **state)
 {
 	struct tls_ticket *t;
@@ -808,7 +1003,7 @@ static void revoked_then_resumed(void **state)
 	client_with_cert("revoked");
 	t = earn_ticket();
 	server_with_crl(pem_crl);
-	handshake(t);
+	meet(t);
 	assert_int_equal(tls_state(hub.c), TLS_FAILED);
 	assert_string_equal(tls_failure(hub.c), "certificate revoked (CN=edge-bad)");
 	expect_client_failure("peer refused our certificate: alert certificate revoked");
@@ -822,7 +1017,7 @@ static void ticket_of_another_name(void **state)
 	struct tls_ticket *t = earn_ticket();
 
 	edge_server_name = "elsewhere.test";
-	handshake(t);
+	meet(t);
 	assert_int_equal(tls_state(edge.c), TLS_FAILED);
 	abort_both();
 	edge_server_name = "hub.test";
@@ -909,8 +1104,8 @@ int main(void)
 		T(moving_keeps_the_data),
 		T(expired),
 		T(not_yet_valid),
-		T(unknown_ca),
-		T(revoked),
+		T(of_an_unknown_ca),
+		T(revoked_one),
 		T(hub_of_another_ca),
 		T(wrong_name),
 		T(foreign_clients),
@@ -919,6 +1114,14 @@ int main(void)
 		T(server_is_not_tls),
 		T(resumption),
 		T(keys_of_a_pair),
+		T(tampered_tickets),
+		T(tickets_end),
+		T(expired_then_resumed),
+		T(authority_then_resumed),
+		T(a_ticket_is_its_owners),
+		T(a_ticket_of_a_health_check),
+		T(many_names),
+		cmocka_unit_test(an_encoding_without_certificate),
 		T(revoked_then_resumed),
 		T(ticket_of_another_name),
 		T(bad_files),
