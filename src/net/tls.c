@@ -177,7 +177,7 @@ static struct tls_conn *tls_of(const struct conn *c)
 
 static bool know_again(struct tls_conn *t);
 static time_t time_of(const ASN1_TIME *a);
-static void each_name(X509 *cert, void (*take)(void *arg, const char *name), void *arg);
+static bool each_name(X509 *cert, void (*take)(void *arg, const char *name), void *arg);
 
 /* ---- why it failed ---- */
 
@@ -849,7 +849,7 @@ static SSL *make_ssl(struct tls_conn *t)
 	SSL *ssl = SSL_new(t->tls->ctx);
 	BIO *b = BIO_new(bio_method);
 
-	if (!ssl || !b) {
+	if (!ssl || !b || SSL_set_app_data(ssl, t) != 1) {
 		SSL_free(ssl);
 		BIO_free(b);
 		return NULL;
@@ -857,7 +857,6 @@ static SSL *make_ssl(struct tls_conn *t)
 	BIO_set_data(b, t);
 	BIO_set_init(b, 1);
 	SSL_set_bio(ssl, b, b);
-	SSL_set_app_data(ssl, t);
 	if (t->tls->server)
 		SSL_set_accept_state(ssl);
 	else
@@ -948,15 +947,14 @@ static bool take_serial(struct tls_peer *p, X509 *cert)
 	return true;
 }
 
-/* authority: NULL when it is none of ours, but one the peer has sent along. NULL: no memory. */
+/* authority: NULL when it is none of ours, but one the peer has sent along. NULL: no memory, or its names cannot be read. */
 static struct tls_peer *peer_of(X509 *cert, const char *subject, const struct authority *authority)
 {
 	struct texts texts = { .p = NULL };
 	struct tls_peer *p = NULL;
 
 	add_text(&texts, subject);
-	each_name(cert, add_text, &texts);
-	if (!texts.failed)
+	if (each_name(cert, add_text, &texts) && !texts.failed)
 		p = tls_peer_new(texts.len);
 	if (p) {
 		memcpy(p->texts, texts.p, texts.len);
@@ -990,7 +988,7 @@ static bool note_peer(struct tls_conn *t, X509_STORE_CTX *x)
 	t->peer = peer_of(X509_STORE_CTX_get0_cert(x), t->subject, issuer_in(t->tls, x));
 	if (t->peer)
 		return true;
-	str_copy(t->failure, sizeof(t->failure), "no memory");
+	str_copy(t->failure, sizeof(t->failure), "no memory, or the names in the certificate cannot be read");
 	X509_STORE_CTX_set_error(x, X509_V_ERR_OUT_OF_MEM);
 	return false;
 }
@@ -1097,24 +1095,24 @@ static bool still_vouched(const struct tls *tls, const struct tls_peer *p)
 	return false;
 }
 
-static struct tls_peer *remembered(SSL_SESSION *session)
+/* *some: there is a note, also when there is no memory to read it. */
+static struct tls_peer *remembered(SSL_SESSION *session, bool *some)
 {
 	void *packed = NULL;
 	size_t len = 0;
 
-	if (SSL_SESSION_get0_ticket_appdata(session, &packed, &len) != 1 || len == 0)
-		return NULL;
-	return tls_peer_unpack(packed, len);
+	*some = SSL_SESSION_get0_ticket_appdata(session, &packed, &len) == 1 && len > 0;
+	return *some ? tls_peer_unpack(packed, len) : NULL;
 }
 
 /* What a site asks for may have changed since. */
 static bool welcome_back(const struct tls *tls, SSL_SESSION *session)
 {
-	struct tls_peer *p = remembered(session);
-	bool asked = !tls->site || tls->site->ask, ok;
+	bool some, asked = !tls->site || tls->site->ask, ok;
+	struct tls_peer *p = remembered(session, &some);
 
-	if (p)
-		ok = asked && still_vouched(tls, p);
+	if (some)
+		ok = p && asked && still_vouched(tls, p);
 	else if (!tls->site)
 		ok = false;
 	else if (SSL_SESSION_get0_peer(session))
@@ -1141,7 +1139,8 @@ static bool know_again(struct tls_conn *t)
 {
 	SSL_SESSION *session = SSL_get_session(t->ssl);
 	X509 *cert = SSL_SESSION_get0_peer(session);
-	struct tls_peer *p = t->tls->server ? remembered(session) : NULL;
+	bool some = false;
+	struct tls_peer *p = t->tls->server ? remembered(session, &some) : NULL;
 
 	if (p)
 		str_copy(t->subject, sizeof(t->subject), tls_peer_text(p, 0));
@@ -1151,7 +1150,7 @@ static bool know_again(struct tls_conn *t)
 		p = peer_of(cert, t->subject, NULL);
 	free(t->peer);
 	t->peer = p;
-	return p || !cert || !t->tls->server;
+	return p || !(cert || some) || !t->tls->server;
 }
 
 #define PEER_TAG (V_ASN1_CONTEXT_SPECIFIC | V_ASN1_CONSTRUCTED | 3) /* where the certificate is in OpenSSL's encoding of a session */
@@ -1193,12 +1192,11 @@ static bool drop_certificate(SSL_SESSION *session)
 	SSL_SESSION *read = session;
 	const uint8_t *from;
 
-	if (der) {
-		i2d_SSL_SESSION(session, &at);
+	if (der && i2d_SSL_SESSION(session, &at) == (int)len) {
 		from = lean = cut_certificate(der, len, &rest);
 		OPENSSL_cleanse(der, len);
-		free(der);
 	}
+	free(der);
 	if (lean) {
 		read = d2i_SSL_SESSION(&session, &from, (long)rest);
 		OPENSSL_cleanse(lean, rest);
@@ -1210,7 +1208,8 @@ static bool drop_certificate(SSL_SESSION *session)
 /* However often it is resumed. */
 static void limit_life(const struct tls *tls, SSL_SESSION *session)
 {
-	struct tls_peer *p = remembered(session);
+	bool some;
+	struct tls_peer *p = remembered(session, &some);
 	int64_t left = p ? p->proved + tls->life_s - (int64_t)time(NULL) : 0;
 
 	if (p)
@@ -1521,8 +1520,9 @@ static int use_own(struct loading *l, X509 *cert, int i)
 	return ok == 1 ? 0 : -1;
 }
 
-/* Where OpenSSL has no memory to decode the key or the extensions of a certificate, it does not say so, and holds the certificate for a bad one ever after: every peer would be
- * refused. So both are asked for here, where it can be said; what a second certificate of the same bytes lacks as well is not for want of memory. */
+/* Where OpenSSL has no memory to decode the key or the extensions of a certificate, or to see that it is signed by itself, it does not say so, and holds the certificate for
+ * a bad one ever after: every peer would be refused. So all is asked for here, where it can be said; what a second certificate of the same bytes lacks as well is not for want
+ * of memory. */
 static bool is_whole(X509 *cert)
 {
 	return X509_get0_pubkey(cert) && X509_check_purpose(cert, -1, 0) == 1;
@@ -1530,20 +1530,22 @@ static bool is_whole(X509 *cert)
 
 static bool was_read_whole(X509 *cert)
 {
-	X509 *again = is_whole(cert) ? NULL : X509_dup(cert);
-	bool whole = is_whole(cert) || (again && !is_whole(again));
+	X509 *again = X509_dup(cert);
+	bool same = again && is_whole(cert) == is_whole(again) && X509_get_extension_flags(cert) == X509_get_extension_flags(again);
 
 	X509_free(again);
 	ERR_clear_error();
-	return whole;
+	return same;
 }
 
 static bool enter_authority(struct tls *tls, X509 *cert)
 {
-	struct authority *a;
+	struct authority *a = realloc(tls->authorities, (tls->authorities_n + 1) * sizeof(*a));
 
-	tls->authorities = xrealloc(tls->authorities, (tls->authorities_n + 1) * sizeof(*a));
-	a = &tls->authorities[tls->authorities_n++];
+	if (!a)
+		return false;
+	tls->authorities = a;
+	a += tls->authorities_n++;
 	memset(a, 0, sizeof(*a));
 	atomic_init(&a->judged, 0);
 	X509_up_ref(cert);
@@ -1631,13 +1633,21 @@ static bool is_odd(X509_CRL *crl)
 	return X509_CRL_get_ext_by_NID(crl, NID_issuing_distribution_point, -1) >= 0 || X509_CRL_get_ext_by_critical(crl, 1, -1) >= 0;
 }
 
+/* Asked twice, for the first time there may have been no memory: without one of its lists an authority would vouch for too many. */
+static bool has_signed(X509 *cert, X509_CRL *crl)
+{
+	EVP_PKEY *key = X509_get0_pubkey(cert);
+
+	return X509_CRL_verify(crl, key) == 1 || X509_CRL_verify(crl, key) == 1;
+}
+
 /* Of two authorities of one name each gets what it has signed itself. */
 static bool give_to_authorities(struct tls *tls, X509_CRL *crl)
 {
 	for (size_t i = 0; i < tls->authorities_n; i++) {
 		struct authority *a = &tls->authorities[i];
 
-		if (X509_NAME_cmp(X509_CRL_get_issuer(crl), X509_get_subject_name(a->cert)) != 0 || X509_CRL_verify(crl, X509_get0_pubkey(a->cert)) != 1)
+		if (X509_NAME_cmp(X509_CRL_get_issuer(crl), X509_get_subject_name(a->cert)) != 0 || !has_signed(a->cert, crl))
 			continue;
 		if (sk_X509_CRL_push(a->crls, crl) <= 0)
 			return false;
@@ -1648,6 +1658,12 @@ static bool give_to_authorities(struct tls *tls, X509_CRL *crl)
 	return true;
 }
 
+/* A list whose extensions it could not decode OpenSSL gives all the same: one for CAs only would count for all then. What went wrong stands in its queue of errors. */
+static bool crl_was_read_whole(void)
+{
+	return ERR_peek_error() == 0;
+}
+
 static int use_crl(struct loading *l, X509_CRL *crl)
 {
 	time_t end = time_of(X509_CRL_get0_nextUpdate(crl));
@@ -1656,6 +1672,7 @@ static int use_crl(struct loading *l, X509_CRL *crl)
 		return complain(l, l->f->crl_path, "the revocation list (CRL) has expired: issue a new one");
 	if (X509_STORE_add_crl(SSL_CTX_get_cert_store(l->tls->ctx), crl) != 1 || !give_to_authorities(l->tls, crl))
 		return complain(l, l->f->crl_path, "the revocation list (CRL) cannot be used: %s", openssl_reason());
+	ERR_clear_error();
 	return 0;
 }
 
@@ -1663,20 +1680,22 @@ static int load_crl(struct loading *l)
 {
 	X509_CRL *crl;
 	int count = 0, rc = 0;
+	bool whole = true;
 	BIO *b;
 
 	if (!l->f->crl)
 		return 0;
 	b = pem(l->f->crl);
-	while (rc == 0 && (crl = PEM_read_bio_X509_CRL(b, NULL, NULL, NULL))) {
-		rc = use_crl(l, crl);
+	while (rc == 0 && whole && (crl = PEM_read_bio_X509_CRL(b, NULL, NULL, NULL))) {
+		whole = crl_was_read_whole();
+		rc = whole ? use_crl(l, crl) : 0;
 		X509_CRL_free(crl);
 		count++;
 	}
 	BIO_free(b);
 	if (rc < 0)
 		return -1;
-	if (!pem_ended())
+	if (!whole || !pem_ended())
 		return complain(l, l->f->crl_path, "the revocation list (CRL) cannot be read: %s", openssl_reason());
 	if (count == 0)
 		return complain(l, l->f->crl_path, "there is no revocation list (CRL) in it (PEM expected)");
@@ -1921,12 +1940,17 @@ static bool common_name(X509 *cert, char *name, size_t size)
 	return at >= 0 && copy_name(X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at)), name, size);
 }
 
-/* Every SAN DNS, or the CN when it has none. */
-static void each_name(X509 *cert, void (*take)(void *arg, const char *name), void *arg)
+/* Every SAN DNS, or the CN when it has none. false: nobody knows, for they cannot be read; perhaps there is no memory. */
+static bool each_name(X509 *cert, void (*take)(void *arg, const char *name), void *arg)
 {
-	GENERAL_NAMES *names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
+	int critical;
+	GENERAL_NAMES *names = X509_get_ext_d2i(cert, NID_subject_alt_name, &critical, NULL);
 	bool any = false;
 	char name[256];
+
+	ERR_clear_error();
+	if (!names && critical != -1) /* -1: there are none */
+		return false;
 
 	for (int k = 0; k < sk_GENERAL_NAME_num(names); k++) {
 		const GENERAL_NAME *g = sk_GENERAL_NAME_value(names, k);
@@ -1939,7 +1963,7 @@ static void each_name(X509 *cert, void (*take)(void *arg, const char *name), voi
 	GENERAL_NAMES_free(names);
 	if (!any && common_name(cert, name, sizeof(name)))
 		take(arg, name);
-	ERR_clear_error();
+	return true;
 }
 
 struct nth {
@@ -1967,7 +1991,7 @@ size_t tls_peer_name(const struct conn *c, size_t i, char *buf, size_t size)
 		for (const char *name; (name = tls_peer_text(t->peer, w.n + 1));)
 			take_nth(&w, name);
 	} else if (cert) {
-		each_name(cert, take_nth, &w);
+		(void)each_name(cert, take_nth, &w);
 	}
 	return w.n;
 }
@@ -2018,7 +2042,7 @@ int tls_describe(const char *pem, struct tls_described *out)
 	if (!cert)
 		return -1;
 	strbuf_init(&b, out->names, sizeof(out->names));
-	each_name(cert, describe_name, &b);
+	(void)each_name(cert, describe_name, &b);
 	X509_NAME_get_text_by_NID(X509_get_issuer_name(cert), NID_commonName, out->issuer, sizeof(out->issuer));
 	out->not_after = (int64_t)time_of(X509_get0_notAfter(cert));
 	X509_free(cert);
@@ -2218,6 +2242,7 @@ static void load_site_cert(struct site_loading *s, const struct tls_site_cert *f
 	uint8_t digest[DIGEST_SIZE];
 	char doubt[512] = "";
 	struct strbuf b;
+	bool bad;
 
 	s->l.f = &f;
 	c->path = xstrdup(from->path);
@@ -2228,10 +2253,10 @@ static void load_site_cert(struct site_loading *s, const struct tls_site_cert *f
 	if (c->id) {
 		strbuf_init(&b, doubt, sizeof(doubt));
 		doubt_own(&f, true, c->id->cert, &b);
-		each_name(c->id->cert, enter_host, &(struct naming){ s, c });
 	}
-	if (!c->id || doubt[0])
-		tell(s, !c->id, c->id ? doubt : s->err);
+	bad = !c->id || (!each_name(c->id->cert, enter_host, &(struct naming){ s, c }) && complain(&s->l, c->path, "its names cannot be read") < 0);
+	if (bad || doubt[0])
+		tell(s, bad, bad ? s->err : doubt);
 	ERR_clear_error();
 }
 

@@ -19,6 +19,8 @@ static time_t test_time(time_t *p)
 #include "mctunnel/base/str.h"
 #include "mctunnel/net/sock.h"
 
+#include "../failing.h"
+
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -1090,6 +1092,97 @@ static void doubtful_files(void **state)
 	doubts("hub", "other-ca", "crl.pem: no revocation list (CRL) of the authority in ca.pem");
 }
 
+/* ---- without memory ---- */
+
+static bool is_up(const struct conn *c)
+{
+	return c && tls_state(c) == TLS_UP;
+}
+
+static bool has_ended(const struct conn *c)
+{
+	return !c || tls_state(c) == TLS_FAILED;
+}
+
+/* The state of a conn that was to wrap a plain one: it ends with a reason. */
+static void end_of(struct conn *c, struct conn *plain)
+{
+	if (c && tls_state(c) == TLS_FAILED)
+		assert_true(tls_failure(c)[0] != 0);
+	conn_abort(c ? c : plain);
+}
+
+/* A byte from the hub, if both can. */
+static bool a_byte_goes_through(void)
+{
+	ssize_t n = CONN_AGAIN;
+	char byte;
+
+	while (!(is_up(hub.c) && is_up(edge.c)) && !has_ended(hub.c) && !has_ended(edge.c))
+		loop_turn(10);
+	if (!is_up(hub.c) || !is_up(edge.c) || put(hub.c, "x") != 1)
+		return false;
+	while (n == CONN_AGAIN && !has_ended(hub.c)) {
+		n = get(edge.c, &byte, 1);
+		if (n == CONN_AGAIN)
+			loop_turn(10);
+	}
+	return n == 1;
+}
+
+/* A connection with a ticket, in which that allocation fails. Whether it came to be. */
+static bool survives(unsigned n, const struct tls_ticket *ticket)
+{
+	struct conn *plain[2];
+	char name[64];
+	bool both;
+	int fd[2];
+
+	tcp_pair(fd);
+	for (int i = 0; i < 2; i++)
+		assert_non_null(plain[i] = conn_tcp(fd[i], on_plain, NULL));
+	failing = n;
+	hub.c = tls_accept(hub_tls, plain[0], on_event, &hub);
+	edge.c = tls_connect(edge_tls, plain[1], edge_server_name, ticket, on_event, &edge);
+	both = a_byte_goes_through();
+	if (both) {
+		tls_ticket_free(tls_take_ticket(edge.c));
+		if (tls_peer_name(hub.c, 0, name, sizeof(name)) > 0)
+			assert_string_equal(name, "edge-1");
+		if (tls_peer_name(edge.c, 0, name, sizeof(name)) > 0)
+			assert_string_equal(name, "hub.test"); /* and not the CN, for want of memory to read the others */
+	}
+	end_of(hub.c, plain[0]);
+	end_of(edge.c, plain[1]);
+	loop_turn(0);
+	return both;
+}
+
+/* OpenSSL without memory for the conn's place in its object called back with NULL. The first allocations all, then fewer and fewer: there are some thousands. */
+static void each_allocation(void **state)
+{
+	struct tls_ticket *ticket;
+	unsigned n = 0, tried = 0, good = 0;
+	char byte;
+	bool failed;
+
+	shake_hands();
+	assert_int_equal(put(hub.c, "x"), 1);
+	assert_int_equal(await(edge.c, &byte, 1), 1);
+	ticket = tls_take_ticket(edge.c);
+	assert_non_null(ticket);
+	close_both();
+	do {
+		n += 1 + n / 128;
+		good += survives(n, tried++ % 2 ? ticket : NULL);
+		failed = has_failed();
+	} while (failed);
+	assert_true(good > 0 && good < tried);
+	tls_ticket_free(ticket);
+	shake_hands();
+	close_both();
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
@@ -1126,6 +1219,7 @@ int main(void)
 		T(ticket_of_another_name),
 		T(bad_files),
 		T(doubtful_files),
+		T(each_allocation),
 	};
 
 	return cmocka_run_group_tests(tests, make_files, remove_files);

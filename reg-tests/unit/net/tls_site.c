@@ -1,7 +1,11 @@
 /* Sites against clients made with OpenSSL alone: which certificate a name gets, versions, protocols, clients' certificates, tickets, ends of every kind,
  * and what is found in files. */
 #define _GNU_SOURCE
+#define die test_die
 #include "net/tls.c"
+#undef die
+
+#include "../failing.h"
 
 #include "mctunnel/base/mem.h"
 #include "mctunnel/base/rnd.h"
@@ -31,9 +35,10 @@ static const char make_pki[] =
 	"openssl genrsa -out rsa.key 2048\n"
 	"openssl genrsa -out weak.key 1024\n"
 	"printf '[ca]\\ndefault_ca=d\\n[d]\\ndatabase=index\\nnew_certs_dir=.\\nserial=serial\\ndefault_md=sha256\\npolicy=p\\n"
-	"copy_extensions=copy\\ndefault_days=30\\ndefault_crl_days=30\\nunique_subject=no\\ncertificate=ca\\nprivate_key=key\\n[p]\\n"
-	"commonName=supplied\\n' >cnf\n"
-	"touch index; echo 1000 >serial\n"
+	"copy_extensions=copy\\ndefault_days=30\\ndefault_crl_days=30\\nunique_subject=no\\ncertificate=ca\\nprivate_key=key\\n"
+	"crlnumber=crlnumber\\ncrl_extensions=x\\n[x]\\nauthorityKeyIdentifier=keyid\\n"
+	"[scope]\\nissuingDistributionPoint=critical,@idp\\n[idp]\\nonlyCA=TRUE\\n[p]\\ncommonName=supplied\\n' >cnf\n"
+	"touch index; echo 1000 | tee serial >crlnumber\n"
 	"openssl req -x509 -new -key key -subj /CN=test-ca -days 30 -out ca\n"
 	"sign() { n=$1; cn=$2; san=$3; k=$4; shift 4; openssl req -new -key $k -subj /CN=$cn ${san:+-addext subjectAltName=$san} -out csr;"
 	" openssl ca -config cnf -batch -notext -in csr -out $n \"$@\"; }\n"
@@ -47,8 +52,9 @@ static const char make_pki[] =
 	"sign client alice '' key\n"
 	"sign revoked mallory '' key\n"
 	"openssl ca -config cnf -gencrl -out crl.before\n"
-	"openssl ca -config cnf -revoke revoked\n"
+	"openssl ca -config cnf -revoke revoked -crl_reason keyCompromise\n"
 	"openssl ca -config cnf -gencrl -out crl\n"
+	"openssl ca -config cnf -gencrl -crlexts scope -out crl.scope\n"
 	"openssl req -x509 -new -key key -subj /CN=stranger -days 30 -out stranger\n"
 	"openssl ec -in key -aes128 -passout pass:x -out key.encrypted\n"
 	"cat key >>both; cat plain >>both\n";
@@ -757,6 +763,88 @@ static void findings_in_files(void **state)
 
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
+/* ---- files without memory ---- */
+
+static jmp_buf death;
+
+void test_die(const char *fmt, ...)
+{
+	longjmp(death, 1);
+}
+
+static int judgement(SSL_CTX *ctx, const char *pem_text)
+{
+	X509_STORE_CTX *x = X509_STORE_CTX_new();
+	X509 *cert = first_cert(pem_text);
+	int error;
+
+	assert_int_equal(X509_STORE_CTX_init(x, SSL_CTX_get_cert_store(ctx), cert, NULL), 1);
+	X509_verify_cert(x);
+	error = X509_STORE_CTX_get_error(x);
+	X509_STORE_CTX_free(x);
+	X509_free(cert);
+	return error;
+}
+
+static const char *subjects[2];
+static int judged[2];
+
+/* With the Nth allocation failing it is refused, or judges as it should. Whether one failed. 0: notes how it should. */
+static bool read_without_memory(unsigned n, const struct tls_files *f)
+{
+	struct tls *t = xcalloc(1, sizeof(*t));
+	char err[200] = "";
+	struct loading l = { .tls = t, .f = f, .err = err, .errsize = sizeof(err) };
+	bool failed;
+	int rc = -1;
+
+	atomic_init(&t->refs, 1);
+	t->server = true;
+	t->ctx = SSL_CTX_new(TLS_server_method());
+	failing = n;
+	if (setjmp(death) == 0)
+		rc = load_ca(&l) < 0 || load_crl(&l) < 0 ? -1 : 0;
+	else
+		err[0] = 1;
+	failed = has_failed() && n > 0;
+	ERR_clear_error();
+	assert_true(rc == 0 || (failed && err[0]));
+	if (rc == 0) /* who comes back is judged by these alone */
+		assert_true(t->authorities_n == 1 && sk_X509_CRL_num(t->authorities[0].crls) == 1);
+	for (int i = 0; i < 2 && rc == 0; i++) {
+		int j = judgement(t->ctx, subjects[i]);
+
+		if (n == 0)
+			judged[i] = j;
+		assert_int_equal(j, judged[i]);
+	}
+	tls_put(t);
+	loop_turn(0);
+	return failed;
+}
+
+static void each_allocation_of(const char *crl, int first, int second)
+{
+	struct tls_files f = { .ca_path = "ca", .ca = slurp("ca"), .crl_path = crl, .crl = slurp(crl) };
+	unsigned n = 1;
+
+	subjects[0] = slurp("client");
+	subjects[1] = slurp("revoked");
+	read_without_memory(0, &f);
+	assert_int_equal(judged[0], first);
+	assert_int_equal(judged[1], second);
+	while (read_without_memory(n, &f))
+		n++;
+	assert_true(n > 50);
+}
+
+/* OpenSSL makes something of what it had no memory to read: a CA that has signed nothing, a list that counts for all. */
+static void each_allocation_of_authorities(void **state)
+{
+	each_allocation_of("crl", X509_V_OK, X509_V_ERR_CERT_REVOKED);
+	each_allocation_of("crl.scope", X509_V_ERR_DIFFERENT_CRL_SCOPE, X509_V_ERR_DIFFERENT_CRL_SCOPE);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -775,6 +863,7 @@ int main(void)
 		T(what_is_not_tls),
 		T(unchanged_files_are_read_once),
 		T(findings_in_files),
+		T(each_allocation_of_authorities),
 	};
 	return cmocka_run_group_tests(tests, make_files, remove_files);
 }
