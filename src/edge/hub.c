@@ -86,6 +86,7 @@ struct bucket { /* of log lines */
 
 struct hub {
 	struct conf *conf;
+	struct map *tunnels;     /* owned: those of conf, by name */
 	struct tls *const *tls;
 	const uint8_t *instance;
 	struct list guests, doors, early;
@@ -207,10 +208,7 @@ static void refuse(struct guest *g, enum reason why, const char *text, uint32_t 
 
 static const struct conf_tunnel *find_tunnel(const char *name)
 {
-	for (size_t i = 0; i < hub.conf->tunnels_n; i++)
-		if (strcmp(hub.conf->tunnels[i].name, name) == 0)
-			return &hub.conf->tunnels[i];
-	return NULL;
+	return map_get_str(hub.tunnels, name);
 }
 
 static bool has_name(const struct conn *c, const char *name)
@@ -929,9 +927,18 @@ static void doors_renew(const int *fds)
 	open_doors();
 }
 
-void hub_reload(struct conf *conf, struct tls *const *tls, const int *fds)
+static void take_conf(struct conf *conf)
 {
 	hub.conf = conf;
+	map_free(hub.tunnels);
+	hub.tunnels = map_new();
+	for (size_t i = 0; i < conf->tunnels_n; i++)
+		map_set_str(hub.tunnels, conf->tunnels[i].name, &conf->tunnels[i]);
+}
+
+void hub_reload(struct conf *conf, struct tls *const *tls, const int *fds)
+{
+	take_conf(conf);
 	hub.tls = tls;
 	hub.generation++;
 	doors_renew(fds);
@@ -1015,7 +1022,7 @@ void hub_stop(void)
 void hub_init(struct conf *conf, struct tls *const *tls, const uint8_t instance[16], bool (*ready)(void))
 {
 	memset(&hub, 0, sizeof hub);
-	hub.conf = conf;
+	take_conf(conf);
 	hub.tls = tls;
 	hub.instance = instance;
 	list_init(&hub.guests);
@@ -1031,4 +1038,6 @@ void hub_fini(void)
 {
 	hub_close_all();
 	hub_stop();
+	map_free(hub.tunnels);
+	hub.tunnels = NULL;
 }
