@@ -182,14 +182,13 @@ static void on_kill(struct msg *m)
 	struct inner *in = container_of(m, struct inner, kill);
 	int thread = atomic_load(&in->thread);
 
-	if (in->over) {
-		inner_put(in);
-	} else if (thread == thread_self()) {
-		web_kill(in->web, in->whole ? REASON_DONE : REASON_CLIENT_RESET);
-		inner_put(in);
-	} else {
+	if (thread != thread_self()) {
 		thread_post(thread < 0 ? thread_self() : thread, m);
+		return;
 	}
+	if (!in->over)
+		web_kill(in->web, in->whole ? REASON_DONE : REASON_CLIENT_RESET);
+	inner_put(in);
 }
 
 /* The stream has no need of it any more. */
