@@ -144,7 +144,9 @@ fuzz: ## build the fuzz targets with clang and run each for FUZZ_SECONDS (60); f
 	$(MAKE) FLAVOUR=fuzz fuzz-binaries
 	@for t in $(FUZZ_SRC:reg-tests/fuzz/%.c=%); do \
 		mkdir -p reg-tests/fuzz/corpus/$$t && echo "== $$t" && \
-		build/fuzz/fuzz/$$t -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 reg-tests/fuzz/corpus/$$t || exit 1; \
+		dict=reg-tests/fuzz/dict/$$t.dict && \
+		build/fuzz/fuzz/$$t $$([ ! -e $$dict ] || echo -dict=$$dict) -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 \
+			reg-tests/fuzz/corpus/$$t || exit 1; \
 	done
 
 faults: ## every allocation and system call of a small scenario fails in its turn (slow: an hour)
