@@ -3,6 +3,7 @@
 #include "mctunnel/edge/carrier.h"
 
 #include "mctunnel/base/bug.h"
+#include "mctunnel/base/clock.h"
 #include "mctunnel/base/mem.h"
 #include "mctunnel/base/str.h"
 #include "mctunnel/event/loop.h"
@@ -15,11 +16,13 @@
 #include <string.h>
 
 #define INPUT_SIZE (256u << 10)
-#define OUTPUT_ALONE (256u << 10)  /* one session: large turns */
-#define OUTPUT_SHARED (128u << 10) /* several: a keystroke does not wait behind more than this */
+#define OUTPUT_MAX (256u << 10)
+#define OUTPUT_SHARED (128u << 10) /* several sessions: a keystroke does not wait behind more than this */
 #define FAREWELL_ROUNDS 64
-#define LOWAT_ALONE (1u << 20)
-#define LOWAT_SHARED (128u << 10)
+#define LOWAT_MAX (1u << 20)
+#define LOWAT_SHARED (128u << 10) /* at least */
+#define LOWAT_MS 2                /* ... and what the link has been sending in this time */
+#define PACE_MS 8                 /* between measurements of that */
 
 struct carrier {
 	struct conn *conn;       /* owned */
@@ -30,6 +33,9 @@ struct carrier {
 	enum reason why;
 	char text[192];
 	uint32_t lowat;
+	uint32_t pace;           /* bytes a millisecond that were sent lately */
+	uint64_t paced_ms;       /* since when paced counts */
+	size_t paced;
 	bool going_down, finishing;
 };
 
@@ -100,9 +106,32 @@ static void run_read(struct deferred *d)
 
 /* ---- output ---- */
 
-/* The kernel's queue is kept short when other sessions have something to say, long for a bulk transfer of its own. */
-static void choose_lowat(struct carrier *c, uint32_t lowat)
+static void note_pace(struct carrier *c, size_t n)
 {
+	uint64_t ms = clock_ms() - c->paced_ms;
+	if (ms >= PACE_MS) {
+		c->pace = (uint32_t)(c->paced / ms);
+		c->paced = 0;
+		c->paced_ms = clock_ms();
+	}
+	c->paced += n;
+}
+
+/* The kernel's queue is long for a bulk transfer that is alone, and short when other sessions may have something to say: what is in it delays them by so long as
+ * the link takes to send it. */
+static uint32_t wanted_lowat(const struct carrier *c)
+{
+	uint32_t lowat = LOWAT_SHARED;
+	if (link_sessions(c->link) <= 1)
+		return LOWAT_MAX;
+	while (lowat < LOWAT_MAX && 2 * lowat <= c->pace * LOWAT_MS)
+		lowat *= 2;
+	return lowat;
+}
+
+static void choose_lowat(struct carrier *c)
+{
+	uint32_t lowat = wanted_lowat(c);
 	if (c->lowat == lowat)
 		return;
 	c->lowat = lowat;
@@ -111,9 +140,8 @@ static void choose_lowat(struct carrier *c, uint32_t lowat)
 
 static void write_some(struct carrier *c)
 {
-	bool shared = link_sessions(c->link) > 1;
-	struct iovec iov = {buffer(&output, OUTPUT_ALONE), shared ? OUTPUT_SHARED : OUTPUT_ALONE};
-	choose_lowat(c, shared ? LOWAT_SHARED : LOWAT_ALONE);
+	choose_lowat(c);
+	struct iovec iov = {buffer(&output, OUTPUT_MAX), c->lowat == LOWAT_SHARED ? OUTPUT_SHARED : OUTPUT_MAX};
 	ssize_t n = link_output(c->link, iov.iov_base, iov.iov_len);
 	if (n <= 0)
 		return;
@@ -124,6 +152,7 @@ static void write_some(struct carrier *c)
 		return;
 	}
 	BUG_ON(taken != n); /* it was writable and had nothing unsent */
+	note_pace(c, (size_t)n);
 	if (link_wants_output(c->link))
 		loop_defer(&c->flush);
 }

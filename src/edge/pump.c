@@ -18,7 +18,7 @@
 #include "mctunnel/tunnel/session.h"
 
 #define PIECES 16
-#define TURN_MAX (256u << 10) /* bytes read in one go, then others have theirs */
+#define TURN_MAX (64u << 10) /* bytes read in one go: they are sent while the CPU still has them in its cache, and others have their turn */
 
 struct pump {
 	struct pump_options o;

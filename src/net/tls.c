@@ -531,7 +531,6 @@ static enum outcome read_piece(struct tls_conn *t, const struct iovec *piece, si
 		size_t n = 0;
 
 		io->room = room - at;
-		ERR_clear_error();
 		o = outcome(t, SSL_read_ex(t->ssl, (char *)piece->iov_base + at, piece->iov_len - at, &n));
 		if (o != DONE)
 			return o;

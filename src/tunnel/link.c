@@ -480,6 +480,8 @@ void link_join(struct link *l, struct rider *r)
 {
 	list_add(&l->sessions, &r->node);
 	l->sessions_n++;
+	if (l->ping_sent == 0)
+		l->ping_wanted = 1; /* sessions judge by the round trip how much memory they need: the first one has it measured */
 }
 
 void link_strand(struct link *l, struct rider *r)

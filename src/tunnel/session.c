@@ -24,7 +24,7 @@
 #define CREDIT_MIN (16u << 10)
 #define CREDIT_MAX (256u << 10)
 #define CREDIT_SOON (4u << 10) /* a drained session says at once that it consumed this much: its sender may have little more */
-#define GROW_WITHIN_US 8000    /* a full ring consumed within this time (or two round trips) may grow */
+#define GROW_WITHIN_US 500     /* a full ring consumed within this time and two round trips may grow */
 #define RING_IDLE_MS 1000
 #define MEMORY_RETRY_MS 20
 #define PARTING_MS 1000
@@ -877,16 +877,17 @@ static void pull(struct rider *r, uint8_t *dst, size_t len, bool fin)
 		timer_start(&s->timer, 0); /* not from in here: the frame is being made */
 }
 
-/* More room only for who empties what there is quickly: that bounds a slow reader's memory at what it needs. */
+/* More room only for who empties what there is quickly: that bounds a slow reader's memory at what it needs, and many bulk flows at what stays in the
+ * CPU's cache. */
 static void grow_ring(struct session *s)
 {
 	struct outgoing *o = &s->out;
-	uint64_t within = 2ull * link_rtt_us(s->link);
+	uint64_t within = GROW_WITHIN_US + 2ull * link_rtt_us(s->link);
 	struct mem_usage use;
 	if (!o->grow_mark || o->acked < o->grow_mark)
 		return;
 	o->grow_mark = 0;
-	if (clock_us() - o->grow_us > (within > GROW_WITHIN_US ? within : GROW_WITHIN_US) || o->limit >= RING_MAX)
+	if (clock_us() - o->grow_us > within || o->limit >= RING_MAX)
 		return;
 	mem_usage(MEM_CHUNK, &use);
 	if (use.limit == 0 || use.used + o->limit * 2 / CHUNK_BYTES <= use.limit / 2)

@@ -16,6 +16,8 @@ static struct {
 	struct link link;
 	struct conn conn;
 	ssize_t reads; /* the answer to the next read */
+	size_t sessions, says, room; /* says: at the next output, for which there was room */
+	uint32_t lowat;
 	int closed, aborted, downs, strands;
 	enum reason why;
 	char text[64];
@@ -43,7 +45,8 @@ ssize_t link_output(struct link *l, uint8_t *dst, size_t size)
 	bool wants = l->wants_output;
 
 	l->wants_output = false;
-	return wants ? 10 : 0;
+	t.room = size;
+	return wants ? (ssize_t)t.says : 0;
 }
 
 bool link_wants_output(const struct link *l)
@@ -53,7 +56,7 @@ bool link_wants_output(const struct link *l)
 
 size_t link_sessions(const struct link *l)
 {
-	return 0;
+	return t.sessions;
 }
 
 struct h2 *link_h2(struct link *l)
@@ -109,6 +112,7 @@ const char *tls_failure(const struct conn *c)
 
 void sock_notsent_lowat(int fd, uint32_t bytes)
 {
+	t.lowat = bytes;
 }
 
 /* ---- the scene ---- */
@@ -130,6 +134,7 @@ static const struct carrier_events events = { .on_down = on_down_here, .on_stran
 static int set_up(void **state)
 {
 	memset(&t, 0, sizeof(t));
+	t.says = 10;
 	loop_init();
 	return 0;
 }
@@ -232,6 +237,46 @@ static void hands_stranded_sessions_on(void **state)
 	carrier_free(c);
 }
 
+static void pass_ms(uint64_t ms)
+{
+	clock_set_us((clock_ms() + ms) * 1000);
+}
+
+static void says_bytes(struct carrier *c, size_t n)
+{
+	t.says = n;
+	t.link.wants_output = true;
+	t.link.ev->on_output(c);
+	loop_turn(0);
+}
+
+/* A keystroke must not wait behind more than the link sends in a moment; a bulk transfer that is alone, or on a quick link, may queue more at a time. */
+static void kernels_queue_suits_the_pace(void **state)
+{
+	struct carrier *c = begin();
+
+	says_bytes(c, 10);
+	assert_int_equal(t.lowat, LOWAT_MAX);
+	t.sessions = 2;
+	for (int i = 0; i < 20; i++) {
+		says_bytes(c, 10000);
+		assert_int_equal(t.lowat, LOWAT_SHARED);
+		assert_int_equal(t.room, OUTPUT_SHARED);
+		pass_ms(1);
+	}
+	for (int i = 0; i < 3 * PACE_MS; i++) {
+		says_bytes(c, 256 << 10);
+		pass_ms(1);
+	}
+	assert_int_equal(t.lowat, 512 << 10);
+	assert_int_equal(t.room, OUTPUT_MAX);
+	pass_ms(60000);
+	says_bytes(c, 10); /* measures */
+	says_bytes(c, 10);
+	assert_int_equal(t.lowat, LOWAT_SHARED);
+	carrier_free(c);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -240,6 +285,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(other_ends, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(good_order_only_after_good_byes, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(hands_stranded_sessions_on, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(kernels_queue_suits_the_pace, set_up, tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
