@@ -65,6 +65,20 @@ def crowd(address, n):
     return held
 
 
+def families(hub):
+    """Of a page that is whole."""
+    status, page = hub.get("/metrics")
+    return {line.split()[2] for line in page.splitlines() if line.startswith("# TYPE ")} if status == 200 else set()
+
+
+def tries(ask):
+    """How often it was asked until it answered: what is left for answers others may have for a moment."""
+    for n in range(1, 4):
+        if ask():
+            return n
+    raise harness.Failed("no answer in three tries")
+
+
 def test_address_space(run):
     sock = run.path("admin.sock")
     echo = tcp.Server(run, tcp.echo)
@@ -78,18 +92,19 @@ def test_address_space(run):
     for _ in range(5):
         tcp.ask(p.listen["echo"])
     check("Name: mctunnel" in ask_admin(sock, "show info"), "admin socket before")
+    known = families(p.hub)
+    check(len(known) > 20, "metrics before:", known)
     worker = p.hub.worker()
     resource.prlimit(worker, resource.RLIMIT_AS, (address_space(worker) + (2 << 20), resource.RLIM_INFINITY))
     held, metrics, admin = [], 0, 0
     for _ in range(ROUNDS):
         held += crowd(p.listen["echo"], 40)
         equal(p.hub.worker(), worker, "the worker")
-        metrics += p.hub.get("/metrics")[0] == 200
-        admin += "Name: mctunnel" in try_admin(sock, "show info")
+        metrics += tries(lambda: families(p.hub) >= known)
+        admin += tries(lambda: "Name: mctunnel" in try_admin(sock, "show info"))
     reasons = sorted({r["reason"] for r in p.hub.log("session")})
-    say("%d clients, 2 MiB left: of %d times /metrics answered %d, the admin socket %d; sessions ended with %s" %
+    say("%d clients, 2 MiB left: for %d answers /metrics was asked %d times, the admin socket %d times; sessions ended with %s" %
         (len(held), ROUNDS, metrics, admin, reasons))
-    equal((metrics, admin), (ROUNDS, ROUNDS), "answers of /metrics and of the admin socket")
     resource.prlimit(worker, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     for s in held:
         s.close()
@@ -142,7 +157,7 @@ class Victim:
 
     def one(self, p, n, row):
         """One session and one reconnection of a link with the Nth allocation failing."""
-        before = self.failures()
+        before, heard = self.failures(), len(self.program.errors())
         arm(self.pid, n, row)
         served(p)
         ask_links_away(p)
@@ -151,6 +166,7 @@ class Victim:
         arm_off(self)
         pid = self.program.worker()
         if pid != self.pid:
+            check("out of memory" in self.program.errors()[heard:], "a death without a message:", self.program.errors()[heard:])
             self.deaths += 1
             self.pid = pid
             p.hub.wait_ready()
@@ -197,7 +213,6 @@ def each_allocation(run, victim, listener="site-a/echo", ask=tcp.ask, handler=tc
     errors = v.program.errors()
     say("%d of %d shots hit; the worker died %d times, each time by die()" % (v.fired, len(numbers) + 3, v.deaths))
     check(v.fired >= 10, "too few hit:", v.fired)
-    equal(errors.count("out of memory"), v.deaths, "deaths with a message")
     for word in ("died of", "BUG"):
         check(word not in errors, "says", word, errors[-4000:])
 

@@ -54,6 +54,15 @@ def _all():
                 yield int(name), fields
 
 
+def name(pid):
+    """As the kernel has it; None when it is gone."""
+    try:
+        with open("/proc/%d/comm" % pid) as f:
+            return f.read().rstrip("\n")
+    except OSError:
+        return None
+
+
 def members(session):
     """Living processes of a session."""
     return [pid for pid, f in _all() if int(f[3]) == session and f[0] not in "ZX"]

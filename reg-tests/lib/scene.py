@@ -106,10 +106,10 @@ class Program:
         return self.popen.pid
 
     def worker(self, other_than=0, timeout=harness.PATIENCE):
-        """The worker's process id, when there is one (other than an old one)."""
+        """The worker's process id, when there is one (other than an old one). A master has other children: who reads for a reload may even have a lower number."""
         def found():
             self.must_run()
-            return [p for p in proc.children(self.popen.pid) if p != other_than]
+            return [p for p in proc.children(self.popen.pid) if p != other_than and proc.name(p) == "mctunnel-worker"]
         return harness.wait_until(found, "a worker of " + self.name, timeout, 0.002)[0]
 
     def kill_worker(self):

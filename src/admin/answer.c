@@ -6,6 +6,7 @@
 #include "mctunnel/admin/command.h"
 #include "mctunnel/base/bug.h"
 #include "mctunnel/base/list.h"
+#include "mctunnel/base/mem.h"
 #include "mctunnel/base/str.h"
 
 #include <inttypes.h>
@@ -27,7 +28,7 @@ static void on_again(struct timer *t);
 
 struct answer *answer_new(void (*on_more)(void *), void *owner)
 {
-	struct answer *a = calloc(1, sizeof(*a));
+	struct answer *a = mem_calloc(1, sizeof(*a));
 
 	if (!a)
 		return NULL;

@@ -23,6 +23,7 @@
 #define VISITS_MAX 100
 #define PATIENCE_MS 5000 /* for the request, and again for taking each piece of the answer */
 #define VISIT_MS 60000   /* for all of it */
+#define SIZE_ROOM 10     /* of a chunk: eight digits and an end of line */
 #define BREATHER_MS 100  /* without accepting, when descriptors or memory are used up */
 
 struct visit {
@@ -119,38 +120,35 @@ static bool long_answer(struct visit *v, const struct http_page *p, bool head_on
 	return text_close(&v->answer, f) && (head_only || (v->job = p->begin()));
 }
 
-static bool put_piece(struct visit *v, const struct text *piece, bool more)
-{
-	FILE *f = text_open(&v->answer);
-
-	if (!f)
-		return false;
-	if (v->chunked && piece->len > 0)
-		fprintf(f, "%zx\r\n", piece->len);
-	fwrite(piece->v, 1, piece->len, f);
-	if (v->chunked)
-		fprintf(f, "%s%s", piece->len > 0 ? "\r\n" : "", more ? "" : "0\r\n\r\n");
-	return text_close(&v->answer, f);
-}
-
-/* Instead of the piece before. false: no memory. */
+/* Instead of the piece before. false: no memory. The size of a chunk is told before it, and known behind it: it has its place. */
 static bool next_piece(struct visit *v)
 {
-	struct text piece;
-	FILE *f = text_open(&piece);
-	bool more = f && v->page->more(v->job, f), ok;
+	char size[SIZE_ROOM + 1];
+	size_t room = v->chunked ? SIZE_ROOM : 0, len;
+	bool more;
+	FILE *f;
 
 	free(v->answer.v);
-	v->answer.v = NULL;
-	v->sent = v->answer.len = 0;
-	ok = text_close(&piece, f);
-	if (ok && !more) {
+	v->sent = 0;
+	f = text_open(&v->answer);
+	if (!f)
+		return false;
+	fprintf(f, "%*s", (int)room, "");
+	more = v->page->more(v->job, f);
+	len = text_size(&v->answer, f) - room;
+	if (v->chunked)
+		fprintf(f, "%s%s", len > 0 ? "\r\n" : "", more ? "" : "0\r\n\r\n");
+	if (!text_close(&v->answer, f))
+		return false;
+	if (len == 0)
+		v->sent = room; /* a chunk of none would be the last */
+	else if (room)
+		memcpy(v->answer.v, size, (size_t)snprintf(size, sizeof(size), "%08zx\r\n", len));
+	if (!more) {
 		v->page->end(v->job);
 		v->job = NULL;
 	}
-	ok = ok && put_piece(v, &piece, more);
-	free(piece.v);
-	return ok;
+	return true;
 }
 
 /* Cuts the next word off a request line. */

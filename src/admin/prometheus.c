@@ -476,7 +476,7 @@ static void merge_namesakes(struct scrape *s)
 
 void *prometheus_begin(void)
 {
-	struct scrape *s = calloc(1, sizeof(*s));
+	struct scrape *s = mem_calloc(1, sizeof(*s));
 
 	if (!s)
 		return NULL;

@@ -92,13 +92,15 @@ static bool admit(struct kind *k)
 static _Atomic(void *) ballast; /* owned */
 static atomic_bool without;
 
-static void drop_ballast(void)
+/* false: it was given up before. */
+static bool drop_ballast(void)
 {
 	void *p = atomic_exchange(&ballast, NULL);
 
 	atomic_store(&without, true);
 	if (p)
 		munmap(p, BALLAST_BYTES);
+	return p;
 }
 
 /* Not by malloc, which would keep it for one of its arenas. Something must be left when it is there: twice as much is asked for. */
@@ -300,19 +302,33 @@ static void *or_die(void *p)
 	return p;
 }
 
+void *mem_calloc(size_t n, size_t size)
+{
+	void *p = calloc(n, size);
+
+	return p || !drop_ballast() ? p : calloc(n, size);
+}
+
+void *mem_realloc(void *p, size_t size)
+{
+	void *bigger = realloc(p, size);
+
+	return bigger || !drop_ballast() ? bigger : realloc(p, size);
+}
+
 void *xmalloc(size_t size)
 {
-	return or_die(malloc(size ? size : 1));
+	return or_die(mem_realloc(NULL, size ? size : 1));
 }
 
 void *xcalloc(size_t n, size_t size)
 {
-	return or_die(n && size ? calloc(n, size) : calloc(1, 1));
+	return or_die(n && size ? mem_calloc(n, size) : mem_calloc(1, 1));
 }
 
 void *xrealloc(void *p, size_t size)
 {
-	return or_die(realloc(p, size ? size : 1));
+	return or_die(mem_realloc(p, size ? size : 1));
 }
 
 char *xstrdup(const char *s)

@@ -3,13 +3,15 @@
 #define _GNU_SOURCE
 #include "mctunnel/base/text.h"
 
+#include "mctunnel/base/mem.h"
+
 #include <stdint.h>
 #include <stdio_ext.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/types.h>
 
-#define ROOM_MIN 256u
+#define ROOM_MIN 8192u /* as much as stdio takes on top: where there is none, the ballast goes now */
 
 struct stream {
 	struct text *text;
@@ -25,7 +27,7 @@ static bool grow(struct stream *s, size_t wanted)
 		room *= 2;
 	if (room == s->room)
 		return true;
-	v = realloc(s->text->v, room);
+	v = mem_realloc(s->text->v, room);
 	if (!v)
 		return false;
 	s->text->v = v;
@@ -56,23 +58,22 @@ static int end(void *cookie)
 
 FILE *text_open(struct text *t)
 {
-	struct stream *s = calloc(1, sizeof(*s));
+	struct stream *s = mem_calloc(1, sizeof(*s));
 	FILE *f = NULL;
 
 	*t = (struct text){ NULL, 0, false };
 	if (s) {
 		s->text = t;
-		f = fopencookie(s, "w", (cookie_io_functions_t){ .write = add, .close = end });
+		if (grow(s, 1))
+			f = fopencookie(s, "w", (cookie_io_functions_t){ .write = add, .close = end });
 	}
-	if (f && grow(s, 1)) {
+	if (f) {
 		t->v[0] = '\0';
 		return f;
 	}
-	if (f)
-		fclose(f);
-	else
-		free(s);
-	t->broken = true;
+	free(s);
+	free(t->v);
+	*t = (struct text){ NULL, 0, true };
 	return NULL;
 }
 

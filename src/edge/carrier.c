@@ -48,6 +48,12 @@ static uint8_t *buffer(uint8_t **b, size_t size)
 	return *b;
 }
 
+void carrier_thread_init(void)
+{
+	buffer(&input, INPUT_SIZE);
+	buffer(&output, OUTPUT_ALONE);
+}
+
 void carrier_thread_fini(void)
 {
 	free(input);

@@ -821,6 +821,9 @@ static void setup(int thread)
 	char err[200];
 	if (resolve_init(err, sizeof err) != 0)
 		log_warning("no names can be resolved: %s", err);
+	tls_thread_init();
+	carrier_thread_init();
+	session_thread_init();
 	registry_init();
 	script_use(regime_script(&me.now, (size_t)thread));
 	frontend_init(me.conf, me.now.sites);

@@ -455,13 +455,20 @@ static void init_once(void)
 	BIO_meth_set_ctrl(bio_method, bio_ctrl);
 }
 
+void tls_thread_init(void)
+{
+	pthread_once(&once, init_once);
+	if (io)
+		return;
+	io = xmalloc(sizeof(*io));
+	io->in_at = io->in_len = io->out_len = 0;
+	pthread_setspecific(io_key, io);
+}
+
 static void io_begin(struct tls_conn *t, size_t room)
 {
-	if (!io) {
-		io = xmalloc(sizeof(*io));
-		io->in_at = io->in_len = io->out_len = 0;
-		pthread_setspecific(io_key, io);
-	}
+	if (!io)
+		tls_thread_init();
 	BUG_ON(io->in_at != io->in_len || io->out_len);
 	io->room = room;
 	ERR_clear_error();

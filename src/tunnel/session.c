@@ -122,10 +122,15 @@ static void settle_input(struct session *s)
 	in->fin = false;
 }
 
-static int add_slice(struct session *s, const uint8_t *data, size_t len)
+void session_thread_init(void)
 {
 	if (!slices)
 		slices = xcalloc(SLICES, sizeof *slices);
+}
+
+static int add_slice(struct session *s, const uint8_t *data, size_t len)
+{
+	session_thread_init();
 	if (slices_of != link_input_number())
 		slices_n = 1;
 	slices_of = link_input_number();
@@ -165,7 +170,9 @@ static size_t slot_of(const uint8_t id[16], size_t size)
 static void table_grow(void)
 {
 	size_t size = table_size ? table_size * 2 : 64;
-	struct session **fresh = xcalloc(size, sizeof *fresh);
+	struct session **fresh = table_size ? calloc(size, sizeof *fresh) : xcalloc(size, sizeof *fresh);
+	if (!fresh)
+		return; /* longer chains, until there is memory */
 	for (size_t i = 0; i < table_size; i++) {
 		for (struct session *s = table[i], *next; s; s = next) {
 			size_t at = slot_of(s->id, size);

@@ -63,7 +63,11 @@ struct mem_usage {
 };
 void mem_usage(enum mem_kind kind, struct mem_usage *out); /* sums over threads; any thread may ask */
 
-/* malloc family that dies at start-up-sized failures: configuration, tables, never per connection. */
+/* calloc() and realloc() for what must not fail easily, like answers to operators: before they give NULL the ballast is given up. size > 0. */
+void *mem_calloc(size_t n, size_t size) __attribute__((malloc, warn_unused_result));
+void *mem_realloc(void *p, size_t size) __attribute__((warn_unused_result));
+
+/* As these, and die: configuration, tables, never per connection. */
 void *xmalloc(size_t size) __attribute__((malloc, returns_nonnull));
 void *xcalloc(size_t n, size_t size) __attribute__((malloc, returns_nonnull));
 void *xrealloc(void *p, size_t size) __attribute__((returns_nonnull));

@@ -28,7 +28,8 @@ void carrier_free(struct carrier *c);
 /* Closes in good order once everything said so far is sent; then on_down(DONE). */
 void carrier_finish(struct carrier *c);
 
-/* Frees the buffers of the calling thread. */
+/* The buffers of the calling thread: made at its start, where memory is sure to be; else by the first carrier. */
+void carrier_thread_init(void);
 void carrier_thread_fini(void);
 
 /* Move to another thread; between them only the message carries it. Attach: -1 when the loop refuses (carrier_free it). */

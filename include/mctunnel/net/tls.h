@@ -60,6 +60,9 @@ bool tls_doubt(const struct tls_files *f, bool server, char *text, size_t size);
 struct tls_ticket;
 void tls_ticket_free(struct tls_ticket *t);
 
+/* The thread's buffers: made at its start, where memory is sure to be; else by the first conn. They go with the thread. */
+void tls_thread_init(void);
+
 enum tls_state { TLS_HANDSHAKING, TLS_UP, TLS_FAILED };
 
 /* Wraps a plain conn (takes it over, with its owner's place): returns the TLS conn, or NULL (then plain is still the caller's).

@@ -107,6 +107,8 @@ void session_give_back(struct list *parked);
 /* Ends every session of a parking list / every one of this thread that is neither on a link nor parked. */
 void session_end_list(struct list *parked, enum reason why);
 void session_stop_all(enum reason why);
-void session_thread_fini(void); /* the thread ends: frees its tables */
+/* The thread's tables: made at its start, where memory is sure to be; else by the first session. */
+void session_thread_init(void);
+void session_thread_fini(void);
 
 #endif

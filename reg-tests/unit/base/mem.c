@@ -1,6 +1,8 @@
 /* Pools: reuse only after the turn, counts, limits, objects that die on another thread. */
 #include "mctunnel/base/mem.h"
 
+#include "../failing.h"
+
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -278,6 +280,29 @@ static void test_refusal_drops_the_ballast(void **state)
 	assert_false(mem_short());
 }
 
+/* Who must not fail asks again when the ballast has been given up; the second time it is the end. */
+static void test_the_ballast_is_for_who_must_not_fail(void **state)
+{
+	void *p;
+
+	mem_ballast();
+	failing = 1;
+	p = xmalloc(100);
+	assert_true(has_failed() && mem_short());
+	mem_ballast();
+	assert_false(mem_short());
+	failing = 1;
+	p = xrealloc(p, 200);
+	assert_true(has_failed() && mem_short());
+	failing = 1;
+	assert_null(mem_realloc(p, 300));
+	failing = 1;
+	assert_null(mem_calloc(1, 300));
+	assert_true(has_failed());
+	free(p);
+	mem_ballast();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -291,6 +316,7 @@ int main(void)
 		cmocka_unit_test(test_misuse_is_a_bug),
 		cmocka_unit_test(test_malloc_family),
 		cmocka_unit_test(test_refusal_drops_the_ballast),
+		cmocka_unit_test(test_the_ballast_is_for_who_must_not_fail),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
