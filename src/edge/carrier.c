@@ -51,7 +51,7 @@ static uint8_t *buffer(uint8_t **b, size_t size)
 void carrier_thread_init(void)
 {
 	buffer(&input, INPUT_SIZE);
-	buffer(&output, OUTPUT_ALONE);
+	buffer(&output, OUTPUT_MAX);
 }
 
 void carrier_thread_fini(void)
