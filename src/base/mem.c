@@ -63,7 +63,7 @@ static _Thread_local struct {
 	size_t freed; /* bytes, since mem_relax() */
 } pool;
 
-static _Atomic size_t freed; /* bytes, since mem_trim() was last asked for */
+static _Atomic size_t freed; /* bytes, since mem_trim() */
 
 static void fix_size(enum mem_kind kind, size_t size)
 {
@@ -262,11 +262,12 @@ bool mem_relax(void)
 		thin(kind, (pool.kept[kind].least + 1) / 2);
 	sum = atomic_fetch_add_explicit(&freed, pool.freed, memory_order_relaxed) + pool.freed;
 	pool.freed = 0;
-	return sum >= TRIM_BYTES && atomic_exchange_explicit(&freed, 0, memory_order_relaxed) >= TRIM_BYTES;
+	return sum >= TRIM_BYTES;
 }
 
 void mem_trim(void)
 {
+	atomic_store_explicit(&freed, 0, memory_order_relaxed);
 	malloc_trim(0);
 }
 

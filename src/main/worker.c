@@ -60,6 +60,7 @@
 #define MORSEL_BYTES (2u << 10)
 #define DAY_MS (24u * 3600 * 1000)
 #define RELAX_MS 5000 /* half of what a thread keeps and does not need is freed as often */
+#define TRIM_MS 30000 /* not more often: who wants memory of malloc may have to wait for it */
 
 enum phase { STARTING, SERVING, DRAINING, STOPPING };
 
@@ -792,18 +793,21 @@ static void on_expiry(struct timer *t)
 
 static _Thread_local struct timer relax;
 static struct aside trimming;
-static atomic_bool trimming_is_due;
+static atomic_bool trimming_waits;
+static _Atomic uint64_t next_trim_ms;
 
 static void trim(struct aside *a)
 {
-	atomic_store(&trimming_is_due, false);
+	atomic_store(&trimming_waits, false);
 	mem_trim();
 }
 
 static void on_relax(struct timer *t)
 {
-	if (mem_relax() && !atomic_exchange(&trimming_is_due, true))
+	if (mem_relax() && clock_ms() >= atomic_load(&next_trim_ms) && !atomic_exchange(&trimming_waits, true)) {
+		atomic_store(&next_trim_ms, clock_ms() + TRIM_MS);
 		aside_run(&trimming, trim);
+	}
 	timer_start(t, RELAX_MS);
 }
 

@@ -43,10 +43,10 @@ bool mem_short(void);
 void mem_reclaim(void);
 
 /* Every few seconds: of what this thread keeps for reuse, frees half of what it has not needed since the last
- * call. Also what other threads got and this one put again and again does not pile up so. true: so much has been freed, by all threads,
- * that mem_trim() is worth its time. */
+ * call. Also what other threads got and this one put again and again does not pile up so. true: so much has been freed since the last mem_trim(),
+ * by all threads, that another one is worth its time. */
 bool mem_relax(void) __attribute__((warn_unused_result));
-/* Gives the system back what malloc does not need. May take milliseconds: not in a loop. */
+/* Gives the system back what malloc does not need. May take milliseconds, a tenth of one for each MiB: not in a loop. */
 void mem_trim(void);
 
 /* Frees what this thread has put or keeps for reuse (end of the thread, tests). */
