@@ -1,5 +1,5 @@
 /* The meaning of a configuration as a whole: defaults that depend on other things, and every rule that joins two keys or asks
- * the machine (users, files). Any pointer may still be NULL here: a missing key was reported before. What is inside of certificates is tls.c's. */
+ * the machine (users, files). Any pointer may still be NULL here: a missing key was reported before. What is inside of certificates is tls_files.c's. */
 #define _GNU_SOURCE
 #include "mctunnel/conf/check.h"
 

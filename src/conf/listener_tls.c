@@ -1,6 +1,6 @@
 /* TLS of listeners, as far as files and keys go: which certificates there are, and where the key of each is.
  * A folder is opened through conf/files, which remembers what was in it, so that the worker finds the same without rights. What is inside of
- * certificates is tls.c's: here a key is only looked for by the words a PEM text begins with. */
+ * certificates is tls_files.c's: here a key is only looked for by the words a PEM text begins with. */
 #include "mctunnel/conf/listener_tls.h"
 
 #include "mctunnel/base/mem.h"

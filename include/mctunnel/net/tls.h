@@ -1,33 +1,20 @@
-/* TLS 1.3 with mutual certificates for links, over OpenSSL (included by tls.c only). A tls context is immutable and shared by all threads. */
+/* TLS 1.3 with mutual certificates for links, over OpenSSL (which only net/tls*.c include). A tls context is immutable and shared by all threads. */
 #ifndef MCTUNNEL_NET_TLS_H
 #define MCTUNNEL_NET_TLS_H
 
 #include "mctunnel/net/conn.h"
+#include "mctunnel/net/tls_files.h"
+#include "mctunnel/net/tls_session.h"
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #define TLS_ALPN_LINK "mctunnel/1"
+#define TLS_ALPN_NAME 63 /* bytes of a protocol's name */
 #define TLS_ALPN_HEALTH "h2" /* a server grants this too, without asking for a certificate: tls_alpn() tells who is trusted with what */
 
 struct tls; /* reference-counted context: certificate, key, CA, CRL, ALPN */
-
-/* PEM texts, not paths (paths are for messages only). */
-struct tls_files {
-	const char *cert_path, *cert;
-	const char *key_path, *key;
-	const char *ca_path, *ca;
-	const char *crl_path, *crl; /* NULL: none */
-};
-
-#define TLS_TICKET_KEY 80 /* bytes: a name of 16, 32 to sign with, 32 to encrypt with */
-
-/* What tickets are sealed with, shared by processes that shall resume each other's sessions: the first seals, all open. */
-struct tls_ticket_keys {
-	const uint8_t (*v)[TLS_TICKET_KEY]; /* copied */
-	size_t n;
-};
 
 /* NULL, with a sentence in err naming the file at fault: unreadable PEM, the key is not the certificate's, encrypted key, expired CRL ...
  * keys: of tickets (server); NULL: a random one. */
@@ -41,20 +28,8 @@ void tls_put(struct tls *t);
 /* Days and seconds until the certificate ends, negative when it has. */
 int64_t tls_cert_expires_in(const struct tls *t);
 
-/* The first certificate of a PEM text, for the admin socket. 0, or -1 when there is none. */
-struct tls_described {
-	char names[512];   /* SAN DNS, else the CN; divided by commas; cut when there are more */
-	char issuer[128];  /* its CN */
-	int64_t not_after; /* seconds since the epoch */
-};
-int tls_describe(const char *pem, struct tls_described *out) __attribute__((warn_unused_result));
-
 /* Checks as tls_server/tls_client would, for -c. 0 or -1 with err. */
 int tls_check(const struct tls_files *f, bool server, char *err, size_t errsize) __attribute__((warn_unused_result));
-
-/* What loads, and will be refused all the same, or soon: own certificate expired, not yet valid, not for this side, ending within two weeks;
- * no CRL of the CA. True with a sentence naming the file. */
-bool tls_doubt(const struct tls_files *f, bool server, char *text, size_t size);
 
 /* A session ticket kept by the client between connections to the same hub: owned by the caller. */
 struct tls_ticket;
@@ -78,6 +53,8 @@ enum tls_state tls_state(const struct conn *c);
 const char *tls_failure(const struct conn *c);
 bool tls_resumed(const struct conn *c);
 const char *tls_alpn(const struct conn *c); /* "" when none */
+/* Server: the name the client asked for: lower case, without a dot at its end; "" when it asked for none that could be a host's. */
+const char *tls_sni(const struct conn *c);
 
 /* Names in the peer's certificate: every SAN DNS, or the CN when it has none. Returns how many there are; name i in buf ("" when i is out of range). */
 size_t tls_peer_name(const struct conn *c, size_t i, char *buf, size_t size);

@@ -1,5 +1,5 @@
-/* TLS that ends at a listener: 1.2 and 1.3, several certificates of which the client's server name chooses, clients' certificates on demand. Part of tls.c, for OpenSSL
- * is included there only; what tls.h says of a conn (state, failure, names, ALPN) holds for these as well. */
+/* TLS that ends at a listener: 1.2 and 1.3, several certificates of which the client's server name chooses, clients' certificates on demand.
+ * What tls.h says of a conn (state, failure, names, ALPN) holds for these as well. */
 #ifndef MCTUNNEL_NET_TLS_SITE_H
 #define MCTUNNEL_NET_TLS_SITE_H
 
@@ -9,8 +9,6 @@
 
 struct conn;
 struct tls_ticket_keys;
-
-#define TLS_SITE_ALPN_NAME 63 /* bytes of a protocol's name */
 
 struct tls_site; /* immutable, shared by all threads, reference-counted */
 
@@ -27,7 +25,7 @@ struct tls_site_options {
 	const char *ca_path, *ca;  /* of clients' certificates; NULL: none */
 	const char *crl_path, *crl; /* NULL: none */
 	bool ask, insist;          /* for a client's certificate: check it if there is one; refuse who has none */
-	const char *const *alpn;   /* offered, the best first; none: whatever clients offer is ignored */
+	const char *const *alpn;   /* of TLS_ALPN_NAME bytes at most: offered, the best first; none: whatever clients offer is ignored */
 	size_t alpn_n;
 	const struct tls_ticket_keys *keys; /* NULL: a random one */
 };
@@ -43,8 +41,5 @@ const char *tls_site_cert(const struct tls_site *s, size_t i, int64_t *expires_i
 
 /* As tls_accept(). A client whose server name no certificate has gets the first one. */
 struct conn *tls_site_accept(struct tls_site *s, struct conn *plain, void (*on_event)(struct conn *), void *owner) __attribute__((warn_unused_result));
-
-/* The name the client asked for: lower case, without a dot at its end; "" when it asked for none that could be a host's. */
-const char *tls_sni(const struct conn *c);
 
 #endif

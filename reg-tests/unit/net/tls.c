@@ -12,6 +12,10 @@ static time_t test_time(time_t *p)
 
 #define time(p) test_time(p)
 #include "net/tls.c"
+#include "net/tls_context.c"
+#include "net/tls_files.c"
+#include "net/tls_session.c"
+#include "net/tls_trust.c"
 #undef time
 
 #include "mctunnel/base/mem.h"
@@ -904,8 +908,8 @@ static void authority_then_resumed(void **state)
 	tls_put(hub_tls);
 	hub_tls = server_with(&f);
 	assert_true(resumes(t));
-	hub_tls->authorities[1].judged = 0;
-	hub_tls->authorities[1].odd = true;
+	hub_tls->trust.authorities[1].judged = 0;
+	hub_tls->trust.authorities[1].odd = true;
 	assert_false(resumes(t));
 	f.ca = pem_other_ca;
 	tls_put(hub_tls);
@@ -919,11 +923,11 @@ static void authority_then_resumed(void **state)
 	abort_both();
 	server_with_crl(pem_crl);
 	assert_true(resumes(t));
-	assert_int_equal(sk_X509_CRL_num(hub_tls->authorities[0].crls), 1);
+	assert_int_equal(sk_X509_CRL_num(hub_tls->trust.authorities[0].crls), 1);
 	BIO *b = pem(old);
-	sk_X509_CRL_push(hub_tls->authorities[0].crls, PEM_read_bio_X509_CRL(b, NULL, NULL, NULL));
+	sk_X509_CRL_push(hub_tls->trust.authorities[0].crls, PEM_read_bio_X509_CRL(b, NULL, NULL, NULL));
 	BIO_free(b);
-	hub_tls->authorities[0].judged = 0;
+	hub_tls->trust.authorities[0].judged = 0;
 	assert_false(resumes(t));
 	free(both);
 	free(old);
@@ -978,22 +982,6 @@ static void many_names(void **state)
 	assert_string_equal(name, "a-name-that-is-not-short-39.test");
 	abort_both();
 	tls_ticket_free(t);
-}
-
-/* As of an OpenSSL that would not let us take the certificate out. */
-static void an_encoding_without_certificate(void **state)
-{
-	static const uint8_t good[] = { 0x30, 9, 2, 1, 5, 0xa3, 1, 7, 4, 1, 9 }, none[] = { 0x30, 3, 2, 1, 5 }, cut[] = { 0x30, 5, 2, 1, 5, 0xa3, 9 };
-	size_t rest = 0;
-	uint8_t *out = cut_certificate(good, sizeof(good), &rest);
-
-	assert_non_null(out);
-	assert_int_equal(rest, 8);
-	assert_memory_equal(out, "\x30\x06\x02\x01\x05\x04\x01\x09", 8);
-	free(out);
-	assert_null(cut_certificate(none, sizeof(none), &rest));
-	assert_null(cut_certificate(cut, sizeof(cut), &rest));
-	assert_null(cut_certificate(none, 1, &rest));
 }
 
 static void revoked_then_resumed(void **state)
@@ -1214,7 +1202,6 @@ int main(void)
 		T(a_ticket_is_its_owners),
 		T(a_ticket_of_a_health_check),
 		T(many_names),
-		cmocka_unit_test(an_encoding_without_certificate),
 		T(revoked_then_resumed),
 		T(ticket_of_another_name),
 		T(bad_files),

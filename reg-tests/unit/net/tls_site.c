@@ -2,7 +2,8 @@
  * and what is found in files. */
 #define _GNU_SOURCE
 #define die test_die
-#include "net/tls.c"
+#include "net/tls_files.c"
+#include "net/tls_site.c"
 #undef die
 
 #include "../failing.h"
@@ -794,23 +795,22 @@ static bool read_without_memory(unsigned n, const struct tls_files *f)
 {
 	struct tls *t = xcalloc(1, sizeof(*t));
 	char err[200] = "";
-	struct loading l = { .tls = t, .f = f, .err = err, .errsize = sizeof(err) };
+	struct tls_complaint c = { err, sizeof(err) };
 	bool failed;
 	int rc = -1;
 
-	atomic_init(&t->refs, 1);
 	t->server = true;
-	t->ctx = SSL_CTX_new(TLS_server_method());
+	tls_context_init(t);
 	failing = n;
 	if (setjmp(death) == 0)
-		rc = load_ca(&l) < 0 || load_crl(&l) < 0 ? -1 : 0;
+		rc = tls_files_trust(f, &t->trust, t->ctx, &c);
 	else
 		err[0] = 1;
 	failed = has_failed() && n > 0;
 	ERR_clear_error();
 	assert_true(rc == 0 || (failed && err[0]));
 	if (rc == 0) /* who comes back is judged by these alone */
-		assert_true(t->authorities_n == 1 && sk_X509_CRL_num(t->authorities[0].crls) == 1);
+		assert_true(t->trust.authorities_n == 1 && sk_X509_CRL_num(t->trust.authorities[0].crls) == 1);
 	for (int i = 0; i < 2 && rc == 0; i++) {
 		int j = judgement(t->ctx, subjects[i]);
 
