@@ -151,7 +151,7 @@ class Hand:
     """A client of python3-h2, in the clear."""
 
     def __init__(self, address):
-        self.s = tcp.open_socket(address)
+        self.s, self.trailers = tcp.open_socket(address), []
         self.c = h2.connection.H2Connection()
         self.c.initiate_connection()
         self.flush()
@@ -189,6 +189,8 @@ class Hand:
                     status = int(dict(e.headers)[b":status"])
                 elif isinstance(e, h2.events.DataReceived):
                     body += e.data
+                elif isinstance(e, h2.events.TrailersReceived):
+                    self.trailers = e.headers
                 elif isinstance(e, h2.events.StreamEnded):
                     return status, body
                 elif isinstance(e, h2.events.StreamReset):
@@ -197,6 +199,32 @@ class Hand:
 
 def connected(p):
     return Hand(p.plain)
+
+
+def test_trailers_of_the_answer(run):
+    """Behind a body, behind none, and in pieces; more of them than are passed on."""
+    p = start(run)
+    begin = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    p.a.special["/body"] = begin + b"3\r\nabc\r\n0\r\nX-Sum: 6\r\nServer-Timing:  a;dur=1 \r\n\r\n"
+    p.a.special["/none"] = begin + b"0\r\nx-sum: 0\r\n\r\n"
+    p.a.special["/many"] = begin + b"0\r\n" + b"".join(b"x-%d: y\r\n" % i for i in range(300)) + b"\r\n"
+
+    def pieces(wire, m):
+        for i in range(len(p.a.special["/body"])):
+            wire.send(p.a.special["/body"][i:i + 1])
+
+    p.a.special["/pieces"] = pieces
+    for path, body, fields in (("/body", b"abc", [(b"x-sum", b"6"), (b"server-timing", b"a;dur=1")]), ("/none", b"", [(b"x-sum", b"0")]),
+                               ("/pieces", b"abc", [(b"x-sum", b"6"), (b"server-timing", b"a;dur=1")])):
+        with connected(p) as c:
+            c.ask(path)
+            equal(c.answer(), (200, body), path)
+            equal([(bytes(k), bytes(v)) for k, v in c.trailers], fields, "trailers of " + path)
+    with connected(p) as c:
+        c.ask("/many")
+        equal(c.answer(), (200, b""))
+        check(0 < len(c.trailers) < 300, len(c.trailers), "trailers")
+    p.hub.nothing_left()
 
 
 def test_who_goes_away_ends_its_request(run):

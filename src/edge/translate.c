@@ -211,3 +211,34 @@ size_t translate_answer(const struct http1_head *h, struct h2_field *out, size_t
 	}
 	return n;
 }
+
+static bool is_blank(char c)
+{
+	return c == ' ' || c == '\t';
+}
+
+/* A line without its end; it is cut up. */
+static void tell_trailer(char *line, void (*on_field)(void *arg, const char *name, const char *value), void *arg)
+{
+	char *value = strchr(line, ':'), *end = line + strlen(line);
+
+	*value++ = '\0';
+	while (is_blank(*value))
+		value++;
+	while (end > value && is_blank(end[-1]))
+		*--end = '\0';
+	for (char *c = line; *c; c++)
+		*c = (char)tolower((unsigned char)*c);
+	if (strcmp(line, "proxy-connection") != 0) /* of one connection, and an error in HTTP/2; the others of this sort are no trailers anywhere */
+		on_field(arg, line, value);
+}
+
+void translate_trailers(char *text, size_t len, void (*on_field)(void *arg, const char *name, const char *value), void *arg)
+{
+	char *end;
+
+	for (; len > 2 && (end = memchr(text, '\r', len)) && end > text; len -= (size_t)(end + 2 - text), text = end + 2) {
+		*end = '\0';
+		tell_trailer(text, on_field, arg);
+	}
+}

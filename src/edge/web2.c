@@ -72,6 +72,8 @@ struct stream {
 	struct bufq in;        /* of the answer's body: not asked for yet */
 	char *head;            /* owned: of the answer, so far */
 	size_t head_len;
+	char *last;            /* owned: of its trailers, so far */
+	size_t last_len;
 	enum answer_state state;
 	struct http1_body body;
 	bool eof;              /* our end has come to its end */
@@ -312,6 +314,7 @@ static void stream_free(struct stream *s)
 	forget_fields(s);
 	free(s->fields);
 	free(s->head);
+	free(s->last);
 	bufq_clear(&s->out);
 	bufq_clear(&s->in);
 	bufq_clear(&s->wire);
@@ -387,13 +390,57 @@ static const char *method_of(const struct stream *s)
 	return s->request.grpc ? "CONNECT" : s->request.method;
 }
 
+static bool add_field(struct stream *s, const char *name, const char *value)
+{
+	char *n, *v;
+
+	if (!s->fields)
+		s->fields = calloc(H2_MUX_FIELDS, sizeof(*s->fields));
+	if (!s->fields || s->fields_n == H2_MUX_FIELDS)
+		return false;
+	n = strdup(name);
+	v = strdup(value);
+	if (!n || !v) {
+		free(n);
+		free(v);
+		return false;
+	}
+	s->fields[s->fields_n++] = (struct h2_field){ n, v };
+	return true;
+}
+
+/* What there is no room for the client does without. */
+static void on_trailer(void *arg, const char *name, const char *value)
+{
+	struct stream *s = arg;
+
+	s->trailers |= add_field(s, name, value);
+}
+
+static bool keep_trailers(struct stream *s, const char *data, size_t n)
+{
+	char *grown = realloc(s->last, s->last_len + n);
+
+	if (!grown)
+		return false;
+	memcpy(grown + s->last_len, data, n);
+	s->last = grown;
+	s->last_len += n;
+	if (s->body.done)
+		translate_trailers(s->last, s->last_len, on_trailer, s);
+	return true;
+}
+
 static bool keep_body(struct stream *s, const char *data, size_t n, struct http1_error *err)
 {
 	while (n > 0 && !s->body.done) {
+		bool last = http1_body_at_trailers(&s->body);
 		struct http1_text piece;
 		ssize_t taken = http1_body_take(&s->body, data, n, &piece, err);
 
 		if (taken < 0 || (piece.len > 0 && bufq_append(&s->in, piece.at, piece.len) < 0))
+			return false;
+		if (last && !keep_trailers(s, data, (size_t)taken))
 			return false;
 		data += taken;
 		n -= (size_t)taken;
@@ -445,7 +492,7 @@ static void take_answer(struct stream *s, const struct http1_head *h, const char
 	if (!keep_body(s, rest, n, &err))
 		stream_break(s, H2_INTERNAL_ERROR);
 	else
-		answer_client(s, h, s->body.done && s->in.len == 0);
+		answer_client(s, h, s->body.done && s->in.len == 0 && !s->trailers);
 }
 
 static bool grow_head(struct stream *s, const char *data, size_t n)
@@ -492,25 +539,6 @@ static void take_head(struct stream *s, const char *data, size_t n)
 }
 
 /* ---- an answer of HTTP/2 (gRPC) ---- */
-
-static bool add_field(struct stream *s, const char *name, const char *value)
-{
-	char *n, *v;
-
-	if (!s->fields)
-		s->fields = calloc(H2_MUX_FIELDS, sizeof(*s->fields));
-	if (!s->fields || s->fields_n == H2_MUX_FIELDS)
-		return false;
-	n = strdup(name);
-	v = strdup(value);
-	if (!n || !v) {
-		free(n);
-		free(v);
-		return false;
-	}
-	s->fields[s->fields_n++] = (struct h2_field){ n, v };
-	return true;
-}
 
 static void on_target_field(void *owner, void *stream, const char *name, const char *value)
 {

@@ -848,8 +848,15 @@ static ssize_t take_chunked(struct http1_body *b, const char *in, size_t n, stru
 			return -1;
 		}
 		i++;
+		if (b->state == LINE && b->extra == 0)
+			break;
 	}
 	return (ssize_t)i;
+}
+
+bool http1_body_at_trailers(const struct http1_body *b)
+{
+	return b->framing == HTTP1_CHUNKED && b->state >= LINE;
 }
 
 static ssize_t take(struct http1_body *b, const char *in, size_t n, struct http1_text *data, struct http1_error *err)

@@ -32,4 +32,7 @@ void translate_free(struct translation *t);
 /* The fields of an answer for HTTP/2: :status first, names in lower case, without what concerns one connection. Returns how many; 0: it does not fit. Texts are put into space. */
 size_t translate_answer(const struct http1_head *h, struct h2_field *out, size_t max, char *space, size_t size);
 
+/* The trailers of such an answer, as http1_body_take found them well formed: each of their fields, its name in lower case, is told. Texts are good during the call only. */
+void translate_trailers(char *text, size_t len, void (*on_field)(void *arg, const char *name, const char *value), void *arg);
+
 #endif

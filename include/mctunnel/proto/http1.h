@@ -84,6 +84,8 @@ void http1_body_begin(struct http1_body *b, const struct http1_head *h);
  * -1: malformed; *err. To be called until it has taken all or b->done. Bytes taken may be passed on as they are: they are a well-formed part of the body. Refused as well: blanks
  * after a chunk's size, a chunk of 2 GiB or more in a request (an old target's 32 bits), trailers that frame or route the message, or say who sent it. */
 ssize_t http1_body_take(struct http1_body *b, const char *in, size_t n, struct http1_text *data, struct http1_error *err);
+/* What follows are the trailers and the empty line that ends them (at most HTTP1_TRAILERS_MAX bytes). http1_body_take stops here once, so that who wants them knows where they begin. */
+bool http1_body_at_trailers(const struct http1_body *b);
 
 /* A path as rules see it (RFC 3986 section 6.2.2): %XX of unreserved characters undone, other %XX in upper case, dot segments resolved, slashes in a row made one.
  * Writes at most len + 1 bytes, NUL included; returns the length; -1: %00 or a malformed %XX. */

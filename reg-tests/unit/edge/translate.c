@@ -6,6 +6,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -205,13 +206,31 @@ static void answers_that_do_not_fit(void **state)
 	assert_int_equal(answer(head, f, 2, 1000), 0);
 }
 
+static void tell(void *arg, const char *name, const char *value)
+{
+	char *out = arg;
+
+	snprintf(out + strlen(out), 200 - strlen(out), "%s=%s;", name, value);
+}
+
+static void trailers_of_answers(void **state)
+{
+	char text[] = "X-Sum: 1\r\nGrpc-Status:\r\nProxy-Connection: a\r\nA:  b : c\t\r\n\r\n", none[] = "\r\n", got[200] = "";
+
+	translate_trailers(text, strlen(text), tell, got);
+	assert_string_equal(got, "x-sum=1;grpc-status=;a=b : c;");
+	got[0] = '\0';
+	translate_trailers(none, 2, tell, got);
+	assert_string_equal(got, "");
+}
+
 int main(void)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
 		T(requests), T(requests_without_fields), T(bodies_of_unknown_length_are_chunked), T(a_length_frames_the_body), T(bare_heads_have_no_framing),
 		T(types_of_grpc), T(cookies_come_together), T(trailers_are_wanted), T(one_host), T(connect_is_not_for_us), T(too_long), T(exactly_long_enough),
-		T(answers), T(answers_that_do_not_fit),
+		T(answers), T(answers_that_do_not_fit), T(trailers_of_answers),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -549,6 +549,30 @@ static void test_bodies(void **state)
 	body_is(chunked_answer, "fffffffffffffff\r\nabc", "abc", NULL);
 }
 
+static void test_trailers_are_found(void **state)
+{
+	static const char in[] = "3\r\nabc\r\n0;x\r\nX-Sum: 1\r\n\r\nGET";
+	struct http1_body b;
+	size_t at = 0, found = 0;
+
+	http1_body_begin(&b, &chunked_answer);
+	while (!b.done) {
+		struct http1_text data;
+		struct http1_error err;
+		bool trailers = http1_body_at_trailers(&b);
+		ssize_t n = http1_body_take(&b, in + at, strlen(in) - at, &data, &err);
+
+		assert_true(n > 0);
+		if (trailers)
+			assert_memory_equal(in + at, "X-Sum: 1\r\n\r\n", (size_t)n);
+		found += trailers ? (size_t)n : 0;
+		at += (size_t)n;
+	}
+	assert_int_equal(found, 12);
+	http1_body_begin(&b, &(struct http1_head){ .framing = HTTP1_CLOSE });
+	assert_false(http1_body_at_trailers(&b));
+}
+
 static const struct refusal chunks[] = {
 	{ AT("", "\r\n0\r\n\r\n"), 400 },
 	{ AT("", ";a\r\n"), 400 },
@@ -709,7 +733,7 @@ int main(void)
 		cmocka_unit_test(test_framing_of_answers),
 		cmocka_unit_test(test_connection),
 		cmocka_unit_test(test_upgrade),
-		cmocka_unit_test(test_bodies),
+		cmocka_unit_test(test_bodies), cmocka_unit_test(test_trailers_are_found),
 		cmocka_unit_test(test_chunks_refused),
 		cmocka_unit_test(test_limits_of_bodies),
 		cmocka_unit_test(test_extensions_do_not_add_up),
