@@ -80,6 +80,7 @@ static const struct row timeouts_rows[] = {
 	TIMEOUT(connect, 1, "5s", "How long opening a session may take: on the hub, from the choice of an agent to its answer; on the agent, connecting to the target."),
 	TIMEOUT(client_hello, 1, "5s", "How long a client may take to show where it wants to go: PROXY header, ClientHello (mode tls), TLS handshake (listeners with tls)."),
 	TIMEOUT(http_request, 1, "10s", "How long a client may take to send the head of a request, and how long its connection may be idle between two requests (listeners of modes http and connect)."),
+	TIMEOUT(answer, 0, "0", "How long a target may take to begin its answer to a request of HTTP that is there in whole; then the client gets a 504. 0: as long as idle says."),
 	TIMEOUT(idle, 1, "1h", "A session on which no byte has moved in either direction for this long is ended."),
 	TIMEOUT(half_closed, 1, "1m", "As idle, once one of the two directions has ended."),
 	TIMEOUT(queue, 0, "5s", "How long a client waits for an agent while its tunnel has none; then it is refused. 0 refuses at once."),

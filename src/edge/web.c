@@ -117,6 +117,19 @@ static bool half_ended(const struct request *r)
 	return exchange_opaque(&r->x) && (r->x.in_ended || r->x.out_ended);
 }
 
+/* The target has all of the request, and has not begun to answer. */
+static bool wants_answer(const struct request *r)
+{
+	return !exchange_opaque(&r->x) && r->x.body.done && !r->x.begun;
+}
+
+static uint32_t limit_of_exchange(const struct request *r, const struct conf_timeouts *t)
+{
+	if (half_ended(r) && t->half_closed)
+		return t->half_closed;
+	return wants_answer(r) && t->answer && t->answer < t->idle ? t->answer : t->idle;
+}
+
 /* 0: none. */
 static uint32_t limit_of(const struct web *w)
 {
@@ -125,7 +138,7 @@ static uint32_t limit_of(const struct web *w)
 	switch ((enum state)w->state) {
 	case IDLE:
 	case FLUSH: return t->http_request;
-	case EXCHANGE: return half_ended(w->r) && t->half_closed ? t->half_closed : t->idle;
+	case EXCHANGE: return limit_of_exchange(w->r, t);
 	case LINGER: return LINGER_MS;
 	case DELAYED: return w->delay_ms;
 	case AWAY: /* its trip looks at the clock */
@@ -936,7 +949,7 @@ static void exchange_failed(struct web *w)
 static bool move(struct web *w)
 {
 	struct exchange *x = &w->r->x;
-	bool half = half_ended(w->r);
+	bool half = half_ended(w->r), wanted = wants_answer(w->r);
 
 	x->last = w->stopping;
 	switch (exchange_run(x)) {
@@ -945,7 +958,7 @@ static bool move(struct web *w)
 	case EXCHANGE_DONE: complete(w); return true;
 	case EXCHANGE_FAILED: exchange_failed(w); return true;
 	}
-	if (half_ended(w->r) != half)
+	if (half_ended(w->r) != half || wants_answer(w->r) != wanted)
 		watch_time(w);
 	return false;
 }

@@ -24,7 +24,7 @@ struct conf_strings {
 };
 
 struct conf_timeouts {
-	uint32_t connect, client_hello, http_request, idle, half_closed, queue, resume;
+	uint32_t connect, client_hello, http_request, answer, idle, half_closed, queue, resume;
 };
 
 struct conf_log {
