@@ -546,6 +546,14 @@ static void on_web_done(void *owner, enum reason why)
 	client_end(owner, why);
 }
 
+/* Requests have lines of their own; who was sent away may have made none. */
+static void on_web2_done(void *owner, enum reason why)
+{
+	if (why == REASON_BAD_REQUEST)
+		note_end_of(owner, why, "the client does not keep to HTTP/2, or floods");
+	client_end(owner, why);
+}
+
 static void on_web_leave(void *owner)
 {
 	struct client *cl = owner;
@@ -558,7 +566,7 @@ static void on_web_arrive(void *owner)
 	enlist(owner);
 }
 
-static const struct web2_events web2_events = { .on_done = on_web_done };
+static const struct web2_events web2_events = { .on_done = on_web2_done };
 
 static void tell_web(const struct client *cl, struct web_options *o)
 {
