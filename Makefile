@@ -149,9 +149,9 @@ fuzz: ## build the fuzz targets with clang and run each for FUZZ_SECONDS (60); f
 			reg-tests/fuzz/corpus/$$t || exit 1; \
 	done
 
-faults: ## every allocation and system call of a small scenario fails in its turn (slow: an hour)
+faults: ## every allocation and system call of a small scenario fails in its turn (slow; goes on where it was stopped: scripts/faults)
 	$(MAKE) FLAVOUR=asan program
-	reg-tests/faults/test_syscalls.py --full
+	scripts/faults
 
 bench: all ## measure beside others, half an hour (scripts/bench --publish writes doc/benchmarks.md)
 	scripts/bench $(BENCH)
