@@ -40,7 +40,9 @@
 #define FLUSH_PIECES 32
 
 struct tls_ticket {
-	SSL_SESSION *session; /* owned */
+	SSL_SESSION *session;  /* owned */
+	struct tls_peer *peer; /* owned: who gave it */
+	char *name;            /* owned: that was asked for then, and stood in the certificate */
 };
 
 struct tls_conn {
@@ -61,10 +63,10 @@ struct tls_conn {
 	uint8_t *pending;     /* owned: ciphertext received but not yet asked for by OpenSSL */
 	size_t pending_at, pending_len;
 	SSL_SESSION *session; /* owned: the newest ticket */
-	struct tls_peer *peer; /* owned, server: of a certificate that was found good; NULL: none */
+	struct tls_peer *peer; /* owned: of a certificate that was found good; NULL: none; a client with a ticket: whom it hopes to meet */
 	char failure[192];
 	char subject[128];
-	char sni[TLS_CERT_NAME];
+	char sni[TLS_CERT_NAME]; /* server: that the client asked for; client: that it asked for, also when it is an address */
 	char alpn[TLS_ALPN_NAME + 1];
 };
 
@@ -645,11 +647,9 @@ static const struct conn_ops tls_ops = {
 
 /* ---- who the other side is ---- */
 
-/* A server keeps what it needs to know of the certificate, because it will not keep the certificate. */
+/* What must be known of the certificate when the session is resumed, and the certificate itself is not read again. */
 static bool note_peer(struct tls_conn *t, X509_STORE_CTX *x)
 {
-	if (!t->tls->server)
-		return true;
 	free(t->peer);
 	t->peer = tls_trust_note(&t->tls->trust, X509_STORE_CTX_get0_cert(x), x);
 	if (t->peer)
@@ -705,23 +705,22 @@ static SSL_TICKET_RETURN on_ticket(SSL *ssl, SSL_SESSION *session, const unsigne
 	return welcome_back(t->tls, session) ? SSL_TICKET_RETURN_USE_RENEW : SSL_TICKET_RETURN_IGNORE_RENEW;
 }
 
-/* After a resumption: from the session, as after a full handshake from the certificate. */
+/* After a resumption: from the session, as after a full handshake from the certificate. A client has it from its ticket. */
 static bool know_again(struct tls_conn *t)
 {
 	SSL_SESSION *session = SSL_get_session(t->ssl);
 	X509 *cert = SSL_SESSION_get0_peer(session);
 	bool some = false;
-	struct tls_peer *p = t->tls->server ? tls_session_peer(session, &some) : NULL;
 
-	if (p)
-		str_copy(t->subject, sizeof(t->subject), tls_peer_text(p, 0));
-	else
-		tls_cert_subject(cert, t->subject, sizeof(t->subject));
-	if (!p && cert && t->tls->server)
-		p = tls_trust_note(&t->tls->trust, cert, NULL);
-	free(t->peer);
-	t->peer = p;
-	return p || !(cert || some) || !t->tls->server;
+	if (t->tls->server) {
+		free(t->peer);
+		t->peer = tls_session_peer(session, &some);
+		if (!t->peer && cert)
+			t->peer = tls_trust_note(&t->tls->trust, cert, NULL);
+	}
+	if (t->peer)
+		str_copy(t->subject, sizeof(t->subject), tls_peer_text(t->peer, 0));
+	return t->peer || !(cert || some);
 }
 
 /* What goes into a ticket: of TLS 1.2, and where a certificate has more names than fit, it is the certificate itself. 0: end this connection. */
@@ -955,23 +954,17 @@ struct conn *tls_accept(struct tls *tls, struct conn *plain, void (*on_event)(st
 	return t ? take_over(t, plain) : NULL;
 }
 
-/* OpenSSL does not ask when it resumes. */
-static bool passes_again(const struct tls *tls, const char *name, SSL_SESSION *session)
-{
-	X509 *peer = SSL_SESSION_get0_peer(session);
-
-	return peer && tls_trust_passes(&tls->trust, peer, "ssl_server", name);
-}
-
-static bool use_ticket(struct tls_conn *t, const char *name, const struct tls_ticket *ticket)
+/* OpenSSL does not ask who gave it when it resumes. One that is good no more is not used. */
+static bool use_ticket(struct tls_conn *t, const struct tls_ticket *ticket)
 {
 	SSL_SESSION *copy;
 	bool ok;
 
-	if (!ticket || !passes_again(t->tls, name, ticket->session))
+	if (!ticket || strcmp(ticket->name, t->sni) != 0 || !tls_trust_vouches(&t->tls->trust, ticket->peer, t->tls->life_s))
 		return true;
 	copy = SSL_SESSION_dup(ticket->session);
-	ok = copy && SSL_set_session(t->ssl, copy) == 1;
+	t->peer = tls_peer_copy(ticket->peer);
+	ok = copy && t->peer && SSL_set_session(t->ssl, copy) == 1;
 	SSL_SESSION_free(copy);
 	return ok;
 }
@@ -988,6 +981,8 @@ static bool ask_for(struct tls_conn *t, const char *name)
 {
 	if (!name)
 		return t->tls->probe;
+	if (!str_copy(t->sni, sizeof(t->sni), name))
+		t->sni[0] = 0; /* one that stands in no certificate */
 	return (t->tls->probe || tls_trust_set_name(SSL_get0_param(t->ssl), name)) && (is_ip(name) || SSL_set_tlsext_host_name(t->ssl, name) == 1);
 }
 
@@ -1001,7 +996,7 @@ struct conn *tls_connect(struct tls *tls, struct conn *plain, const char *server
 	t = make_tls_conn(tls, on_event, owner);
 	if (!t)
 		return NULL;
-	ok = ask_for(t, server_name) && use_ticket(t, server_name, ticket);
+	ok = ask_for(t, server_name) && use_ticket(t, ticket);
 	ERR_clear_error();
 	if (ok)
 		return take_over(t, plain);
@@ -1176,13 +1171,18 @@ size_t tls_peer_name(const struct conn *c, size_t i, char *buf, size_t size)
 struct tls_ticket *tls_take_ticket(struct conn *c)
 {
 	struct tls_conn *t = tls_of(c);
-	struct tls_ticket *ticket = t->session ? malloc(sizeof(*ticket)) : NULL;
+	struct tls_ticket *ticket = t->session && t->peer && t->sni[0] ? calloc(1, sizeof(*ticket)) : NULL;
 
 	if (!ticket)
 		return NULL;
 	ticket->session = t->session;
 	t->session = NULL;
-	return ticket;
+	ticket->peer = tls_peer_copy(t->peer);
+	ticket->name = strdup(t->sni);
+	if (ticket->peer && ticket->name)
+		return ticket;
+	tls_ticket_free(ticket);
+	return NULL;
 }
 
 void tls_ticket_free(struct tls_ticket *t)
@@ -1190,5 +1190,7 @@ void tls_ticket_free(struct tls_ticket *t)
 	if (!t)
 		return;
 	SSL_SESSION_free(t->session);
+	free(t->peer);
+	free(t->name);
 	free(t);
 }

@@ -20,6 +20,15 @@ struct tls_peer *tls_peer_new(size_t texts_len)
 	return p;
 }
 
+struct tls_peer *tls_peer_copy(const struct tls_peer *p)
+{
+	struct tls_peer *copy = tls_peer_new(p->texts_len);
+
+	if (copy)
+		memcpy(copy, p, sizeof(*p) + p->texts_len);
+	return copy;
+}
+
 static const char *next_text(const struct tls_peer *p, const char *text)
 {
 	const char *next = text + strlen(text) + 1;

@@ -53,7 +53,7 @@ enum tls_state tls_state(const struct conn *c);
 const char *tls_failure(const struct conn *c);
 bool tls_resumed(const struct conn *c);
 const char *tls_alpn(const struct conn *c); /* "" when none */
-/* Server: the name the client asked for: lower case, without a dot at its end; "" when it asked for none that could be a host's. */
+/* The name the client asked for: lower case, without a dot at its end; "" when it asked for none that could be a host's. */
 const char *tls_sni(const struct conn *c);
 
 /* Names in the peer's certificate: every SAN DNS, or the CN when it has none. Returns how many there are; name i in buf ("" when i is out of range). */

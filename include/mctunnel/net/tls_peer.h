@@ -23,6 +23,7 @@ struct tls_peer {
 
 /* Room for texts_len bytes of text, for the caller to fill; all else is zero. NULL: no memory. */
 struct tls_peer *tls_peer_new(size_t texts_len) __attribute__((warn_unused_result));
+struct tls_peer *tls_peer_copy(const struct tls_peer *p) __attribute__((warn_unused_result));
 
 /* i 0: the subject; 1 and so on: the names. NULL: there are no more. */
 const char *tls_peer_text(const struct tls_peer *p, size_t i);

@@ -923,6 +923,11 @@ static void authority_then_resumed(void **state)
 	abort_both();
 	server_with_crl(pem_crl);
 	assert_true(resumes(t));
+	edge_tls->trust.authorities[0].judged = 0; /* the agent asks the same of the hub */
+	edge_tls->trust.authorities[0].odd = true;
+	assert_false(resumes(t));
+	edge_tls->trust.authorities[0].judged = 0;
+	edge_tls->trust.authorities[0].odd = false;
 	assert_int_equal(sk_X509_CRL_num(hub_tls->trust.authorities[0].crls), 1);
 	BIO *b = pem(old);
 	sk_X509_CRL_push(hub_tls->trust.authorities[0].crls, PEM_read_bio_X509_CRL(b, NULL, NULL, NULL));
@@ -1010,6 +1015,8 @@ static void ticket_of_another_name(void **state)
 	meet(t);
 	assert_int_equal(tls_state(edge.c), TLS_FAILED);
 	abort_both();
+	edge_server_name = "alt.test"; /* it is the hub's as well, but this is not known of the ticket */
+	assert_false(resumes(t));
 	edge_server_name = "hub.test";
 	tls_ticket_free(t);
 }
