@@ -268,20 +268,25 @@ class Chisel(System):
 
 
 class Rathole(System):
-    name = "rathole"
+    name = "rathole, TLS"
 
     @classmethod
     def missing(cls):
         return None if which("rathole") else "rathole"
 
     def start(self):
-        hub = free_port()
+        hub, identity, ca = free_port(), self.stage.path("rathole.pfx"), self.stage.path("pki/ca.pem")
+        if not os.path.exists(identity):
+            run(["openssl", "pkcs12", "-export", "-out", identity, "-in", self.stage.path("pki/hub.pem"), "-inkey", self.stage.path("pki/hub.key"), "-passout", "pass:bench"])
         services = (("echo", self.port, self.work.port), ("web", self.web, self.work.web))
-        near = '[server]\nbind_addr = "127.0.0.1:%d"\ndefault_token = "bench"\n' % hub + "".join('[server.services.%s]\nbind_addr = "127.0.0.1:%d"\n' % (n, p) for n, p, _ in services)
+        near = '[server]\nbind_addr = "127.0.0.1:%d"\ndefault_token = "bench"\n' % hub
+        near += '[server.transport]\ntype = "tls"\n[server.transport.tls]\npkcs12 = "%s"\npkcs12_password = "bench"\n' % identity
+        near += "".join('[server.services.%s]\nbind_addr = "127.0.0.1:%d"\n' % (n, p) for n, p, _ in services)
+        far = '[client]\nremote_addr = "127.0.0.1:%d"\ndefault_token = "bench"\n' % self.road(hub)
+        far += '[client.transport]\ntype = "tls"\n[client.transport.tls]\ntrusted_root = "%s"\nhostname = "hub"\n' % ca
+        far += "".join('[client.services.%s]\nlocal_addr = "127.0.0.1:%d"\n' % (n, t) for n, _, t in services)
         self.hub = [self.stage.start([which("rathole"), self.stage.write("rs-%d.toml" % hub, near)])]
         wait_port(hub, self.name)
-        far = '[client]\nremote_addr = "127.0.0.1:%d"\ndefault_token = "bench"\n' % self.road(hub)
-        far += "".join('[client.services.%s]\nlocal_addr = "127.0.0.1:%d"\n' % (n, t) for n, _, t in services)
         self.agent = [self.stage.start([which("rathole"), self.stage.write("rc-%d.toml" % hub, far)])]
         return self.ready()
 
