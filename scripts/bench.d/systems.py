@@ -153,7 +153,7 @@ MaxSessions 1000
 
 
 class Mctunnel(System):
-    name, threads, links = "mctunnel", 2, 2
+    name, label, threads, links = "mctunnel", "", 2, 2
 
     def config(self, hub):
         pki = self.stage.path("pki")
@@ -169,26 +169,31 @@ listeners = ( { name = "echo"; bind = "127.0.0.1:%d"; route = "site/echo"; }, { 
 agent: { name = "edge"; tunnel = "site"; hubs = [ "127.0.0.1:%d" ]; links = %d; tls = { cert = "%s/edge.pem"; key = "%s/edge.key"; ca = "%s/ca.pem"; server_name = "hub"; };
   services = ( { name = "echo"; target = "127.0.0.1:%d"; }, { name = "web"; target = "127.0.0.1:%d"; } ); };
 """ % (self.threads, self.road(hub), self.links, pki, pki, pki, self.work.port, self.work.web)
-        self.hub_file = self.stage.write("hub-%d.cfg" % hub, h)
-        return self.hub_file, self.stage.write("agent-%d.cfg" % hub, a)
+        self.hub_file = self.stage.write("hub%s-%d.cfg" % (self.label, hub), h)
+        return self.hub_file, self.stage.write("agent%s-%d.cfg" % (self.label, hub), a)
 
     def start(self):
         hub = free_port()
         self.program = os.path.join(TOP, "mctunnel")
-        hub_file, agent_file = self.config(hub)
+        hub_file, self.agent_file = self.config(hub)
         self.hub = [self.stage.start([self.program, "-f", hub_file])]
         wait_port(hub, "the hub")
-        self.agent = [self.stage.start([self.program, "-f", agent_file])]
+        self.agent = [self.stage.start([self.program, "-f", self.agent_file])]
         return self.ready()
+
+    def fresh_agent(self):
+        self.stage.end(self.agent)
+        self.agent = [self.stage.start([self.program, "-f", self.agent_file])]
+        self.ready()
 
 
 class MctunnelOneThread(Mctunnel):
-    name, threads = "mctunnel, one thread", 1
+    name, label, threads = "mctunnel, one thread", "-one-thread", 1
 
 
 class MctunnelOneLink(Mctunnel):
     """So that all sessions are on the same."""
-    name, links = "mctunnel, one link", 1
+    name, label, links = "mctunnel, one link", "-one-link", 1
 
 
 REVERSE_HUB = """frontend clients-{name}
