@@ -48,6 +48,7 @@ struct h2 {
 	struct list pieces; /* owned: hello frames to send */
 	uint8_t *out;       /* borrowed: destination of the running h2_output */
 	size_t room;
+	struct slot_share shared;
 	char error[128];
 };
 
@@ -61,6 +62,57 @@ static void set_error(struct h2 *h, const char *what)
 const char *h2_error(const struct h2 *h)
 {
 	return h->error[0] ? h->error : "HTTP/2 protocol error";
+}
+
+/* ---- nghttp2's memory ---- */
+
+/* What it takes in large pieces lies in slots, because an idle link touches little of it: its own struct and, behind it, a buffer of a whole frame,
+ * of which mostly the first bytes are used, share one; the table of streams has another. */
+#define LARGE 2048u
+
+static void *take_memory(size_t size, void *arg)
+{
+	void *p = size >= LARGE ? slot_take(arg, size) : NULL;
+	return p ? p : malloc(size);
+}
+
+static void *take_zeroed(size_t n, size_t size, void *arg)
+{
+	void *p = NULL;
+	if (n == 1 && size >= LARGE)
+		p = slot_take(arg, size);
+	else if (n > 1 && size <= SLOT_SIZE / n && n * size >= LARGE)
+		p = slot_get();
+	return p ? p : calloc(n, size);
+}
+
+static void give_memory(void *p, void *arg)
+{
+	if (p && slot_owns(p))
+		slot_give(arg, p);
+	else
+		free(p);
+}
+
+static void *change_memory(void *p, size_t size, void *arg)
+{
+	if (!p)
+		return take_memory(size, arg);
+	if (!slot_owns(p))
+		return realloc(p, size);
+	size_t there = slot_rest(p); /* it has at most that */
+	void *fresh = malloc(size);
+	if (fresh) {
+		memcpy(fresh, p, size < there ? size : there);
+		give_memory(p, arg);
+	}
+	return fresh;
+}
+
+/* nghttp2 keeps a copy; shared must live as long as its session. */
+static nghttp2_mem memory_in(struct slot_share *shared)
+{
+	return (nghttp2_mem){shared, take_memory, give_memory, take_zeroed, change_memory};
 }
 
 /* ---- header fields ---- */
@@ -631,46 +683,9 @@ static void set_callbacks(nghttp2_session_callbacks *cb)
 	nghttp2_session_callbacks_set_data_source_read_length_callback(cb, data_length);
 }
 
-/* nghttp2 keeps one buffer of a whole frame for each session and mostly uses its first bytes: in a slot, the rest costs nothing. */
-#define FRAME_BUFFER 16384
-
-static void *take_memory(size_t size, void *arg)
-{
-	void *p = size >= FRAME_BUFFER && size <= SLOT_SIZE ? slot_get() : NULL;
-	return p ? p : malloc(size);
-}
-
-static void give_memory(void *p, void *arg)
-{
-	if (p && slot_owns(p))
-		slot_put(p);
-	else
-		free(p);
-}
-
-static void *take_zeroed(size_t n, size_t size, void *arg)
-{
-	return calloc(n, size);
-}
-
-static void *change_memory(void *p, size_t size, void *arg)
-{
-	if (!p)
-		return take_memory(size, arg);
-	if (!slot_owns(p))
-		return realloc(p, size);
-	void *fresh = size <= SLOT_SIZE ? p : malloc(size);
-	if (fresh && fresh != p) {
-		memcpy(fresh, p, SLOT_SIZE);
-		slot_put(p);
-	}
-	return fresh;
-}
-
-static nghttp2_mem frame_memory = {NULL, take_memory, give_memory, take_zeroed, change_memory};
-
 static nghttp2_session *make_session(struct h2 *h)
 {
+	nghttp2_mem memory = memory_in(&h->shared);
 	nghttp2_session_callbacks *cb = NULL;
 	nghttp2_option *opt = NULL;
 	nghttp2_session *ng = NULL;
@@ -682,7 +697,7 @@ static nghttp2_session *make_session(struct h2 *h)
 		nghttp2_option_set_user_recv_extension_type(opt, H2_FRAME_AGENT);
 		nghttp2_option_set_user_recv_extension_type(opt, H2_FRAME_HUB);
 		nghttp2_option_set_user_recv_extension_type(opt, H2_FRAME_DRAIN);
-		int rv = h->role == H2_HUB ? nghttp2_session_client_new3(&ng, cb, h, opt, &frame_memory) : nghttp2_session_server_new3(&ng, cb, h, opt, &frame_memory);
+		int rv = h->role == H2_HUB ? nghttp2_session_client_new3(&ng, cb, h, opt, &memory) : nghttp2_session_server_new3(&ng, cb, h, opt, &memory);
 		if (rv != 0)
 			ng = NULL;
 	}
@@ -777,6 +792,7 @@ struct h2_server {
 	struct rest rest;
 	bool trailers; /* h2_server_trailers was called for the answer being pulled */
 	bool over, broken;
+	struct slot_share shared;
 };
 
 #define PLAIN_FIELDS 8
@@ -977,6 +993,7 @@ uint32_t h2_server_take_frames(struct h2_server *s)
 
 static nghttp2_session *make_server(struct h2_server *s)
 {
+	nghttp2_mem memory = memory_in(&s->shared);
 	nghttp2_session_callbacks *cb = NULL;
 	nghttp2_option *opt = NULL;
 	nghttp2_session *ng = NULL;
@@ -989,7 +1006,7 @@ static nghttp2_session *make_server(struct h2_server *s)
 		nghttp2_session_callbacks_set_on_stream_close_callback(cb, server_stream_close);
 		nghttp2_session_callbacks_set_on_frame_send_callback(cb, server_frame_sent);
 		nghttp2_option_set_no_closed_streams(opt, 1);
-		if (nghttp2_session_server_new3(&ng, cb, s, opt, &frame_memory) != 0)
+		if (nghttp2_session_server_new3(&ng, cb, s, opt, &memory) != 0)
 			ng = NULL;
 	}
 	nghttp2_session_callbacks_del(cb);
@@ -1038,6 +1055,7 @@ struct h2_client {
 	const uint8_t *rest; /* borrowed from nghttp2: serialised, not yet taken */
 	size_t rest_len;
 	bool over;
+	struct slot_share shared;
 };
 
 static int client_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint8_t *name, size_t namelen, const uint8_t *value, size_t valuelen,
@@ -1112,13 +1130,14 @@ size_t h2_client_output(struct h2_client *c, uint8_t *dst, size_t size)
 
 static nghttp2_session *make_client(struct h2_client *c)
 {
+	nghttp2_mem memory = memory_in(&c->shared);
 	nghttp2_session_callbacks *cb = NULL;
 	nghttp2_session *ng = NULL;
 	if (nghttp2_session_callbacks_new(&cb) == 0) {
 		nghttp2_session_callbacks_set_on_header_callback(cb, client_header);
 		nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, client_data);
 		nghttp2_session_callbacks_set_on_stream_close_callback(cb, client_stream_close);
-		if (nghttp2_session_client_new3(&ng, cb, c, NULL, &frame_memory) != 0)
+		if (nghttp2_session_client_new3(&ng, cb, c, NULL, &memory) != 0)
 			ng = NULL;
 	}
 	nghttp2_session_callbacks_del(cb);
@@ -1170,6 +1189,7 @@ struct h2_mux {
 	int64_t unseen; /* bytes that came and belong to no frame that was shown: of unknown types */
 	struct rest rest;
 	bool server, trailers, over, broken;
+	struct slot_share shared;
 };
 
 static void mux_give_up(struct h2_mux *m, uint32_t code)
@@ -1423,6 +1443,7 @@ uint32_t h2_mux_take_glitches(struct h2_mux *m)
 
 static nghttp2_session *make_mux(struct h2_mux *m)
 {
+	nghttp2_mem memory = memory_in(&m->shared);
 	nghttp2_session_callbacks *cb = NULL;
 	nghttp2_option *opt = NULL;
 	nghttp2_session *ng = NULL;
@@ -1437,7 +1458,7 @@ static nghttp2_session *make_mux(struct h2_mux *m)
 		nghttp2_session_callbacks_set_on_frame_send_callback(cb, mux_frame_sent);
 		nghttp2_option_set_no_closed_streams(opt, 1);
 		nghttp2_option_set_no_auto_window_update(opt, 1);
-		int rc = m->server ? nghttp2_session_server_new3(&ng, cb, m, opt, &frame_memory) : nghttp2_session_client_new3(&ng, cb, m, opt, &frame_memory);
+		int rc = m->server ? nghttp2_session_server_new3(&ng, cb, m, opt, &memory) : nghttp2_session_client_new3(&ng, cb, m, opt, &memory);
 		if (rc != 0)
 			ng = NULL;
 	}

@@ -8,9 +8,20 @@
 
 #define SLOT_SIZE 20480u
 
-/* A slot of SLOT_SIZE bytes, not zeroed; NULL when there is none (no region, or all taken): use malloc then. */
+/* A slot of SLOT_SIZE bytes, all zero; NULL when there is none (no region, or all taken): use malloc then. */
 void *slot_get(void);
-void slot_put(void *slot);
-bool slot_owns(const void *p); /* is it one of these? */
+void slot_put(void *slot); /* its memory goes back to the kernel */
+bool slot_owns(const void *p);   /* is it in one of these? */
+size_t slot_rest(const void *p); /* then so many bytes from p to the end of its slot */
+
+/* Several pieces in one slot, one behind the other, as long as there is room; what finds none gets a slot of its own. Begins all zero; owned by
+ * one thread at a time; a piece is given back to whom it was taken from, and its room is used again only when all have been. */
+struct slot_share {
+	void *slot;
+	size_t used;
+	unsigned tenants;
+};
+void *slot_take(struct slot_share *s, size_t size); /* zero, aligned to 16; NULL: larger than a slot, or none left */
+void slot_give(struct slot_share *s, void *p);
 
 #endif
