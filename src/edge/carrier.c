@@ -73,6 +73,11 @@ static void go_down(struct carrier *c, enum reason why, const char *text)
 	loop_defer(&c->down);
 }
 
+void carrier_fail(struct carrier *c, enum reason why, const char *text)
+{
+	go_down(c, why, text);
+}
+
 static void run_down(struct deferred *d)
 {
 	struct carrier *c = container_of(d, struct carrier, down);

@@ -185,6 +185,8 @@ static void send_hub_frame(struct guest *g, enum reason why, const char *text, u
 	char *json = hello_hub_build(&h, &len);
 	if (json)
 		link_hello(carrier_link(g->carrier), H2_FRAME_HUB, json, len);
+	else
+		carrier_fail(g->carrier, REASON_RESOURCES, "no memory to greet the agent"); /* it would wait for this and serve nobody */
 	free(json);
 	hello_hub_fini(&h);
 }
@@ -500,8 +502,12 @@ static void judge_again(struct guest *g)
 {
 	struct agent_hello h;
 	char err[160];
-	if (g->unwelcome || hello_agent_parse(&h, g->said, g->said_len, err, sizeof err) != 0)
+	if (g->unwelcome)
 		return;
+	if (hello_agent_parse(&h, g->said, g->said_len, err, sizeof err) != 0) { /* it could be read once */
+		carrier_fail(g->carrier, REASON_RESOURCES, err);
+		return;
+	}
 	const struct conf_tunnel *t = find_tunnel(h.tunnel);
 	const char *why_not = objection(g, &h, t);
 	g->judged = hub.generation;

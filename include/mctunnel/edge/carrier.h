@@ -25,6 +25,8 @@ struct conn *carrier_conn(struct carrier *c);
 void carrier_farewell(struct carrier *c);
 /* No on_down. The link must be down; it is freed as well. In good order after carrier_farewell or on_down(DONE), else with RST. */
 void carrier_free(struct carrier *c);
+/* It cannot go on: on_down(why, text) at the end of the turn. */
+void carrier_fail(struct carrier *c, enum reason why, const char *text);
 /* Closes in good order once everything said so far is sent; then on_down(DONE). */
 void carrier_finish(struct carrier *c);
 

@@ -2,6 +2,8 @@
  * fakes that note what was asked of them. */
 #include "edge/hub.c"
 
+#include "../failing.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,7 +11,7 @@
 
 struct carrier {
 	struct guest *guest;
-	bool finishing, freed;
+	bool finishing, failed, freed;
 };
 
 static struct {
@@ -40,6 +42,11 @@ struct conn *carrier_conn(struct carrier *c)
 void carrier_finish(struct carrier *c)
 {
 	c->finishing = true;
+}
+
+void carrier_fail(struct carrier *c, enum reason why, const char *text)
+{
+	c->failed = true;
 }
 
 void carrier_free(struct carrier *c)
@@ -324,6 +331,54 @@ static void goodbye_before_joining(void **state)
 	nothing_left();
 }
 
+/* Without its greeting an agent waits for ten seconds; the hub took it for up, and all its clients failed. */
+static void no_memory_for_the_greeting(void **state)
+{
+	unsigned n = 0;
+	bool failed;
+
+	do {
+		struct guest *g = greeted();
+
+		say(g, "edge");
+		t.hellos = 0;
+		t.carrier.failed = t.carrier.freed = false;
+		mem_ballast(); /* for who would die */
+		failing = ++n;
+		accept_claim();
+		failed = has_failed();
+		assert_true(t.hellos + t.carrier.failed == 1);
+		on_down(g, REASON_RESOURCES, "");
+	} while (failed);
+	assert_true(n > 10);
+	nothing_left();
+}
+
+/* Under a new configuration nobody stays who could not be judged. */
+static void no_memory_for_the_judgement(void **state)
+{
+	unsigned n = 0;
+	bool failed;
+
+	do {
+		struct guest *g = greeted();
+
+		t.names[0] = (char *)"edge";
+		say(g, "edge");
+		accept_claim();
+		t.names[0] = (char *)"other";
+		t.carrier.failed = t.carrier.freed = false;
+		mem_ballast();
+		failing = ++n;
+		judge_again(g);
+		failed = has_failed();
+		assert_true(g->unwelcome || t.carrier.failed);
+		on_down(g, REASON_RESOURCES, "");
+	} while (failed);
+	assert_true(n > 10);
+	nothing_left();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -331,6 +386,8 @@ int main(void)
 		cmocka_unit_test_setup(claims_once, set_up),
 		cmocka_unit_test_setup(refused_after_joining, set_up),
 		cmocka_unit_test_setup(goodbye_before_joining, set_up),
+		cmocka_unit_test_setup(no_memory_for_the_greeting, set_up),
+		cmocka_unit_test_setup(no_memory_for_the_judgement, set_up),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
