@@ -28,7 +28,7 @@ struct link {
 	uint64_t ping_sent, ping_answered, ping_wanted;
 	uint64_t ping_us;             /* when ping_sent went out */
 	uint64_t rtt_at_ms;
-	uint32_t rtt_us;
+	uint32_t rtt_us, rtt_least_us;
 	atomic_uint *rtt_place;       /* borrowed, or NULL */
 	uint32_t flood;               /* level of the bucket */
 	uint64_t flood_ms;
@@ -91,6 +91,8 @@ static void take_rtt(struct link *l)
 	l->rtt_us = l->rtt_us ? (uint32_t)((7ull * l->rtt_us + sample) / 8) : (uint32_t)sample;
 	if (l->rtt_us == 0)
 		l->rtt_us = 1;
+	if (l->rtt_least_us == 0 || sample < l->rtt_least_us)
+		l->rtt_least_us = sample ? (uint32_t)sample : 1;
 	l->rtt_at_ms = clock_ms();
 	if (l->rtt_place)
 		atomic_store_explicit(l->rtt_place, l->rtt_us, memory_order_relaxed);
@@ -457,6 +459,11 @@ void link_rtt_to(struct link *l, atomic_uint *place)
 uint32_t link_rtt_us(const struct link *l)
 {
 	return l->rtt_us;
+}
+
+uint32_t link_rtt_least_us(const struct link *l)
+{
+	return l->rtt_least_us;
 }
 
 size_t link_sessions(const struct link *l)

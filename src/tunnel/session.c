@@ -24,7 +24,7 @@
 #define CREDIT_MIN (16u << 10)
 #define CREDIT_MAX (256u << 10)
 #define CREDIT_SOON (4u << 10) /* a drained session says at once that it consumed this much: its sender may have little more */
-#define GROW_WITHIN_US 500     /* a full ring consumed within this time and two round trips may grow */
+#define GROW_WITHIN_US 500     /* a full ring consumed within this time and two round trips without queues may grow */
 #define RING_IDLE_MS 1000
 #define MEMORY_RETRY_MS 20
 #define PARTING_MS 1000
@@ -889,7 +889,7 @@ static void pull(struct rider *r, uint8_t *dst, size_t len, bool fin)
 static void grow_ring(struct session *s)
 {
 	struct outgoing *o = &s->out;
-	uint64_t within = GROW_WITHIN_US + 2ull * link_rtt_us(s->link);
+	uint64_t within = GROW_WITHIN_US + 2ull * link_rtt_least_us(s->link);
 	struct mem_usage use;
 	if (!o->grow_mark || o->acked < o->grow_mark)
 		return;

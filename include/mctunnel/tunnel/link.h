@@ -55,6 +55,8 @@ void link_arrive(struct link *l);
 /* Where the RTT is also kept from now on; the place must outlive the link. */
 void link_rtt_to(struct link *l, atomic_uint *place);
 uint32_t link_rtt_us(const struct link *l); /* smoothed; 0: not measured yet */
+/* The least that was measured: without what waits in queues. 0: not known yet. */
+uint32_t link_rtt_least_us(const struct link *l);
 size_t link_sessions(const struct link *l);
 bool link_idle(const struct link *l);             /* no session, nothing to send */
 

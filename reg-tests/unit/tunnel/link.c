@@ -112,6 +112,12 @@ static void test_round_trip_is_measured(void **state)
 	pass_ms(40);
 	assert_true(carry(&agent, &hub));
 	assert_int_equal(link_rtt_us(hub.l), 40000);
+	pass_ms(1000);
+	assert_true(carry(&hub, &agent));
+	pass_ms(120);
+	assert_true(carry(&agent, &hub));
+	assert_int_equal(link_rtt_us(hub.l), 50000);
+	assert_int_equal(link_rtt_least_us(hub.l), 40000);
 	finish();
 }
 
