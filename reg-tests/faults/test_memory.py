@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "lib"))
 import harness
 import hello
@@ -150,14 +149,14 @@ def arm(pid, n, row=1):
 class Victim:
     def __init__(self, program):
         self.program, self.deaths, self.fired = program, 0, 0
-        self.pid, self.since = program.worker(), time.monotonic()
+        self.pid, self.heard = program.worker(), 0
 
     def failures(self):
         return self.program.errors().count("failmalloc: failed")
 
     def one(self, p, n, row):
         """One session and one reconnection of a link with the Nth allocation failing."""
-        before, heard = self.failures(), len(self.program.errors())
+        before = self.failures()
         arm(self.pid, n, row)
         served(p)
         ask_links_away(p)
@@ -166,9 +165,10 @@ class Victim:
         arm_off(self)
         pid = self.program.worker()
         if pid != self.pid:
-            check("out of memory" in self.program.errors()[heard:], "a death without a message:", self.program.errors()[heard:])
+            text = self.program.errors()
+            check("out of memory" in text[self.heard:], "a death without a message:", text[self.heard:])
             self.deaths += 1
-            self.pid = pid
+            self.pid, self.heard = pid, len(text)
             p.hub.wait_ready()
             harness.stays(self.program.running, STABLE, "the program runs")
         p.hub.wait_links(2, 20)
