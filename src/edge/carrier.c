@@ -17,11 +17,12 @@
 
 #define INPUT_SIZE (256u << 10)
 #define OUTPUT_MAX (256u << 10)
-#define OUTPUT_SHARED (128u << 10) /* several sessions: a keystroke does not wait behind more than this */
 #define FAREWELL_ROUNDS 64
 #define LOWAT_MAX (1u << 20)
-#define LOWAT_SHARED (128u << 10) /* at least */
-#define LOWAT_MS 2                /* ... and what the link has been sending in this time */
+#define LOWAT_SHARED (128u << 10) /* several sessions: a keystroke does not wait behind more than this ... */
+#define LOWAT_MS 2                /* ... or what the link sends in this time */
+#define LOWAT_NARROW (32u << 10)  /* instead of both, when the network takes less than we have; then one session alone ... */
+#define LOWAT_ALONE_MS 32         /* ... may have so much of it waiting */
 #define PACE_MS 8                 /* between measurements of that */
 
 struct carrier {
@@ -36,6 +37,7 @@ struct carrier {
 	uint32_t pace;           /* bytes a millisecond that were sent lately */
 	uint64_t paced_ms;       /* since when paced counts */
 	size_t paced;
+	bool held, narrow;       /* the kernel did not take all since then; in the time that pace is of */
 	bool going_down, finishing;
 };
 
@@ -122,20 +124,23 @@ static void note_pace(struct carrier *c, size_t n)
 	uint64_t ms = clock_ms() - c->paced_ms;
 	if (ms >= PACE_MS) {
 		c->pace = (uint32_t)(c->paced / ms);
+		c->narrow = c->held;
+		c->held = false;
 		c->paced = 0;
 		c->paced_ms = clock_ms();
 	}
 	c->paced += n;
+	c->held |= conn_unsent(c->conn) > 0;
 }
 
 /* The kernel's queue is long for a bulk transfer that is alone, and short when other sessions may have something to say: what is in it delays them by so long as
  * the link takes to send it. */
 static uint32_t wanted_lowat(const struct carrier *c)
 {
-	uint32_t lowat = LOWAT_SHARED;
-	if (link_sessions(c->link) <= 1)
-		return LOWAT_MAX;
-	while (lowat < LOWAT_MAX && 2 * lowat <= c->pace * LOWAT_MS)
+	bool alone = link_sessions(c->link) <= 1;
+	uint32_t lowat = c->narrow ? LOWAT_NARROW : alone ? LOWAT_MAX : LOWAT_SHARED;
+	uint64_t due = (uint64_t)c->pace * (alone ? LOWAT_ALONE_MS : LOWAT_MS);
+	while (lowat < LOWAT_MAX && 2 * lowat <= due)
 		lowat *= 2;
 	return lowat;
 }
@@ -152,7 +157,7 @@ static void choose_lowat(struct carrier *c)
 static void write_some(struct carrier *c)
 {
 	choose_lowat(c);
-	struct iovec iov = {buffer(&output, OUTPUT_MAX), c->lowat == LOWAT_SHARED ? OUTPUT_SHARED : OUTPUT_MAX};
+	struct iovec iov = {buffer(&output, OUTPUT_MAX), c->lowat < OUTPUT_MAX ? c->lowat : OUTPUT_MAX};
 	ssize_t n = link_output(c->link, iov.iov_base, iov.iov_len);
 	if (n <= 0)
 		return;
