@@ -277,7 +277,6 @@ static void on_pump_arrive(void *owner)
 	struct client *cl = owner;
 
 	enlist(cl);
-	trip_arrive(cl->trip);
 }
 
 static const struct pump_events pump_events = {

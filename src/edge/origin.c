@@ -270,7 +270,6 @@ static void on_arrive(void *owner)
 {
 	struct origin *o = owner;
 
-	trip_arrive(o->trip);
 	o->ev->on_arrive(o->user);
 }
 

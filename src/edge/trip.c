@@ -312,10 +312,6 @@ void trip_leave(struct trip *t)
 	timer_stop(&t->patience);
 }
 
-void trip_arrive(struct trip *t)
-{
-}
-
 /* The session. */
 
 static void trip_place_it(struct trip *t);

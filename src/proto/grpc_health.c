@@ -7,6 +7,7 @@
 #include "mctunnel/base/list.h"
 #include "mctunnel/base/str.h"
 #include "mctunnel/proto/h2_server.h"
+#include "mctunnel/proto/protobuf.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -84,30 +85,6 @@ static size_t put_status(uint8_t *p, enum health_status status)
 	return 2;
 }
 
-struct reader {
-	const uint8_t *p, *end;
-};
-
-static bool get_varint(struct reader *r, uint64_t *out)
-{
-	*out = 0;
-	for (unsigned shift = 0; shift < 64 && r->p < r->end; shift += 7) {
-		uint8_t b = *r->p++;
-		*out |= (uint64_t)(b & 0x7f) << shift;
-		if (!(b & 0x80))
-			return true;
-	}
-	return false;
-}
-
-static bool skip(struct reader *r, uint64_t n)
-{
-	if (n > (uint64_t)(r->end - r->p))
-		return false;
-	r->p += n;
-	return true;
-}
-
 /* A name that cannot be one of ours is as good as none of them. */
 static void take_name(char *service, const uint8_t *p, size_t len)
 {
@@ -120,31 +97,16 @@ static void take_name(char *service, const uint8_t *p, size_t len)
 }
 
 /* HealthCheckRequest: field 1 is the service; others are of a later version. */
-static bool get_field(struct reader *r, char *service)
-{
-	uint64_t tag, n;
-	if (!get_varint(r, &tag) || tag >> 3 == 0 || tag >> 3 >= 1u << 29)
-		return false;
-	switch (tag & 7) {
-	case 0: return get_varint(r, &n);
-	case 1: return skip(r, 8);
-	case 2:
-		if (!get_varint(r, &n) || !skip(r, n))
-			return false;
-		if (tag >> 3 == 1)
-			take_name(service, r->p - n, (size_t)n);
-		return true;
-	case 5: return skip(r, 4);
-	}
-	return false;
-}
-
 static bool parse_request(struct stream *s)
 {
-	struct reader r = {s->body, s->body + s->body_len};
-	while (r.p < r.end)
-		if (!get_field(&r, s->service))
+	struct protobuf r = {s->body, s->body + s->body_len};
+	struct protobuf_field f;
+	while (r.at < r.end) {
+		if (!protobuf_next(&r, &f))
 			return false;
+		if (f.number == 1 && f.is_bytes)
+			take_name(s->service, f.bytes, f.len);
+	}
 	return true;
 }
 
@@ -157,15 +119,6 @@ struct health_list {
 	size_t len, n; /* n: also those that found no room */
 };
 
-static size_t put_varint(uint8_t *p, size_t n)
-{
-	size_t len = 0;
-	for (; n > 0x7f; n >>= 7)
-		p[len++] = (uint8_t)(n | 0x80);
-	p[len++] = (uint8_t)n;
-	return len;
-}
-
 bool health_list_add(struct health_list *l, const char *service, enum health_status status)
 {
 	size_t name = strlen(service);
@@ -175,7 +128,7 @@ bool health_list_add(struct health_list *l, const char *service, enum health_sta
 	if (l->n++ >= GRPC_HEALTH_LISTED)
 		return false;
 	*p++ = 0x0a; /* key */
-	p += put_varint(p, name);
+	p += protobuf_put_varint(p, name);
 	memcpy(p, service, name);
 	p += name;
 	*p++ = 0x12; /* value: a HealthCheckResponse */
@@ -183,7 +136,7 @@ bool health_list_add(struct health_list *l, const char *service, enum health_sta
 	*p = (uint8_t)value;
 	p += 1 + value;
 	l->data[l->len++] = 0x0a; /* statuses */
-	l->len += put_varint(l->data + l->len, (size_t)(p - entry));
+	l->len += protobuf_put_varint(l->data + l->len, (size_t)(p - entry));
 	memcpy(l->data + l->len, entry, (size_t)(p - entry));
 	l->len += (size_t)(p - entry);
 	return true;

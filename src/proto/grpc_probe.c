@@ -4,6 +4,7 @@
 
 #include "mctunnel/base/str.h"
 #include "mctunnel/proto/h2_client.h"
+#include "mctunnel/proto/protobuf.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,64 +47,22 @@ static void judge(struct grpc_probe *p, enum grpc_verdict verdict, uint64_t code
 
 /* ---- the message ---- */
 
-struct reader {
-	const uint8_t *p, *end;
-};
-
-static bool get_varint(struct reader *r, uint64_t *out)
-{
-	*out = 0;
-	for (unsigned shift = 0; shift < 64 && r->p < r->end; shift += 7) {
-		uint8_t b = *r->p++;
-
-		*out |= (uint64_t)(b & 0x7f) << shift;
-		if (!(b & 0x80))
-			return true;
-	}
-	return false;
-}
-
-static bool skip(struct reader *r, uint64_t n)
-{
-	if (n > (uint64_t)(r->end - r->p))
-		return false;
-	r->p += n;
-	return true;
-}
-
-/* Field 1 is the status; others are of a later version. */
-static bool get_field(struct reader *r, uint64_t *status)
-{
-	uint64_t tag, n;
-
-	if (!get_varint(r, &tag) || tag >> 3 == 0)
-		return false;
-	switch (tag & 7) {
-	case 0:
-		if (!get_varint(r, &n))
-			return false;
-		if (tag >> 3 == 1)
-			*status = n;
-		return true;
-	case 1: return skip(r, 8);
-	case 2: return get_varint(r, &n) && skip(r, n);
-	case 5: return skip(r, 4);
-	default: return false;
-	}
-}
-
 /* False: it is none. */
 static bool get_message(const struct grpc_probe *p, uint64_t *status)
 {
 	const uint8_t *b = p->body;
-	struct reader r = { b + PREFIX, b + p->body_len };
+	struct protobuf r = { b + PREFIX, b + p->body_len };
+	struct protobuf_field f;
 
 	*status = UNKNOWN;
 	if (p->too_long || p->body_len < PREFIX || b[0] != 0 || b[1] != 0 || b[2] != 0 || b[3] != 0 || b[4] != p->body_len - PREFIX)
 		return false;
-	while (r.p < r.end)
-		if (!get_field(&r, status))
+	while (r.at < r.end) {
+		if (!protobuf_next(&r, &f))
 			return false;
+		if (f.number == 1 && f.is_varint) /* others are of a later version */
+			*status = f.value;
+	}
 	return true;
 }
 

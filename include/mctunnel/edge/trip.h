@@ -59,9 +59,8 @@ void trip_start(struct trip *t);
 /* From within the session's on_end(refused = true), with its reason: true: the session lives on (session_keep was called), and is opened anew on another agent now or a little
  * later; on_session is not called again, the session's on_open is. false: nobody else is there, and the session is gone. */
 bool trip_refused(struct trip *t, enum reason why) __attribute__((warn_unused_result));
-/* Events of the session's move to another thread (session_events.on_leave, on_arrive) are passed on here. */
+/* To be called when the session leaves for another thread (session_events.on_leave). */
 void trip_leave(struct trip *t);
-void trip_arrive(struct trip *t);
 /* The session was opened by its agent (on_open): times and histograms. */
 void trip_established(struct trip *t, const char *target);
 /* The end: the session is the owner's no more. Counts are given back; no event any more. why, up, down: for the tunnel's tally. */
