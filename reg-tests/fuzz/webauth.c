@@ -7,7 +7,7 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static char *users[] = { (char *)"admin:secret", (char *)"a:b:c", (char *)"empty:", (char *)":nameless", (char *)"nonsense" };
+static char *users[] = { (char *)"admin:secret", (char *)"a:b:c", (char *)"empty:", (char *)":nameless", (char *)"\xfb\xef\xbe:\xff\xff", (char *)"nonsense" };
 
 /* Bit by bit; false: not base64 as RFC 4648 has it, but for padding, of which there may be any. */
 static bool bits_to_text(char *out, const uint8_t *in, size_t len)
@@ -41,7 +41,7 @@ static bool is_user(const uint8_t *data, size_t size)
 		for (data += 6, size -= 6; size > 0 && *data == ' '; data++, size--)
 			;
 		if (bits_to_text(text, data, size))
-			for (size_t i = 0; i < 4; i++)
+			for (size_t i = 0; i < 5; i++)
 				found = found || strcmp(text, users[i]) == 0;
 	}
 	free(text);
