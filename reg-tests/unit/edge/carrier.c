@@ -17,6 +17,8 @@ static struct {
 	struct conn conn;
 	ssize_t reads; /* the answer to the next read */
 	size_t sessions, says, room; /* says: at the next output, for which there was room */
+	size_t left;                 /* of each write, by the kernel, until the next turn */
+	size_t unsent;
 	uint32_t lowat;
 	int closed, aborted, downs, strands;
 	enum reason why;
@@ -77,12 +79,13 @@ ssize_t conn_readv(struct conn *c, const struct iovec *iov, int n)
 
 ssize_t conn_writev(struct conn *c, const struct iovec *iov, int n)
 {
+	t.unsent = t.left;
 	return c->error ? CONN_FAILED : (ssize_t)iov->iov_len;
 }
 
 size_t conn_unsent(const struct conn *c)
 {
-	return 0;
+	return t.unsent;
 }
 
 void conn_close(struct conn *c)
@@ -245,6 +248,7 @@ static void pass_ms(uint64_t ms)
 static void says_bytes(struct carrier *c, size_t n)
 {
 	t.says = n;
+	t.unsent = 0;
 	t.link.wants_output = true;
 	t.link.ev->on_output(c);
 	loop_turn(0);
@@ -261,7 +265,7 @@ static void kernels_queue_suits_the_pace(void **state)
 	for (int i = 0; i < 20; i++) {
 		says_bytes(c, 10000);
 		assert_int_equal(t.lowat, LOWAT_SHARED);
-		assert_int_equal(t.room, OUTPUT_SHARED);
+		assert_int_equal(t.room, LOWAT_SHARED);
 		pass_ms(1);
 	}
 	for (int i = 0; i < 3 * PACE_MS; i++) {
@@ -277,6 +281,32 @@ static void kernels_queue_suits_the_pace(void **state)
 	carrier_free(c);
 }
 
+/* Where the network takes less than there is, what waits in the kernel is time. */
+static void queue_is_short_on_a_narrow_link(void **state)
+{
+	struct carrier *c = begin();
+
+	t.sessions = 2;
+	t.left = 1000;
+	for (int i = 0; i < 3 * PACE_MS; i++) {
+		says_bytes(c, 12000); /* a millisecond: 100 Mbit/s */
+		pass_ms(1);
+	}
+	assert_int_equal(t.lowat, LOWAT_NARROW);
+	assert_int_equal(t.room, LOWAT_NARROW);
+	t.sessions = 1;
+	says_bytes(c, 12000);
+	assert_int_equal(t.lowat, 256 << 10); /* 32 ms, in powers of two */
+	t.sessions = 2;
+	t.left = 0;
+	for (int i = 0; i < 3 * PACE_MS; i++) {
+		says_bytes(c, 12000);
+		pass_ms(1);
+	}
+	assert_int_equal(t.lowat, LOWAT_SHARED); /* it takes all there is: it is not narrow */
+	carrier_free(c);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -286,6 +316,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(good_order_only_after_good_byes, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(hands_stranded_sessions_on, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(kernels_queue_suits_the_pace, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(queue_is_short_on_a_narrow_link, set_up, tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
