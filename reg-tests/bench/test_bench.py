@@ -66,6 +66,10 @@ def publishing(folder):
     check(page() == text, "the same figures gave another page")
     tables.publish([table("web", [5, 5, 5], [40, 40, 40])], order)
     check("0.125 × ssh -R" in page() and "0.5 × ssh -R" not in page() and "Title of busy" in page(), "a new row did not replace the old one:", page())
+    one_link = table("busy", [4, 4, 4], [8, 8, 8])
+    one_link.values = {name.replace("mctunnel", tables.ONE_LINK): v for name, v in one_link.values.items()}
+    tables.publish([one_link], order)
+    check("mctunnel, one link to the best tunnel" in page(), "a row of one link only was not published:", page())
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from swarm import Swarm
 from systems import Chain, Direct, Haproxy, Mctunnel, MctunnelOneLink, MctunnelOneThread, Nginx, ReverseHttp, Ssh
 
 # row: seconds that one run takes, and those that are needed once, with Debian's peers
-ROWS = {"bulk": (50, 0), "web": (35, 0), "connect": (28, 0), "latency": (22, 0), "busy": (45, 0), "stalled": (40, 0), "memory": (22, 0),
-        "agents": (12, 0), "storm": (18, 25), "road": (35, 0), "threads": (12, 0), "reload": (8, 0), "crash": (10, 0), "rules": (2, 15)}
+ROWS = {"bulk": (38, 0), "web": (25, 0), "connect": (22, 0), "latency": (19, 0), "busy": (43, 0), "stalled": (46, 0), "memory": (26, 0),
+        "agents": (14, 0), "storm": (18, 25), "road": (25, 0), "threads": (10, 0), "reload": (8, 0), "crash": (9, 0), "rules": (2, 15)}
 SHORT = {"bulk": {"size": GB // 2, "counts": (1, 8)}, "web": {"seconds": 2}, "connect": {"seconds": 2}, "latency": {"count": 2000, "seconds": 2},
          "busy": {"seconds": 1}, "stalled": {"times": 2}, "memory": {"count": 2000, "many": 3000}, "agents": {"count": 300, "seconds": 2},
          "storm": {"count": 1000}, "road": {"size": GB // 16}, "threads": {"size": GB // 2, "seconds": 2}, "reload": {"seconds": 4}, "crash": {"kills": 2}}
@@ -179,7 +179,7 @@ class Bench:
                        "Over loopback, and over a way of 100 Mbit/s and 20 ms between hub and agent. mctunnel with one link: all share it.")
 
         def look(s, long):
-            return (float(self.work.ask("steady", s.where(), 1.5 if long else seconds)),
+            return (float(self.work.ask("steady", s.where(), 1.2 if long else seconds)),
                     float(self.work.ask("ping", s.where(), *((200, 4000) if long else (2000, 0))).split()[1]))
 
         def measure(s, where, turns):
@@ -272,7 +272,7 @@ class Bench:
         if not t.values:
             raise Failed("no storm: " + out[-200:])
 
-    def road(self, size=GB // 8):
+    def road(self, size=GB // 12):
         t = self.table("road", "A longer way between agent and hub", "MB/s of one download of %d MB over a round trip of 20 and 100 ms (a relay that delays, no loss); direct: over the same relay, without a tunnel." % (size // 1000000))
         for ms in (20, 100):
             def measure(s, ms=ms):

@@ -10,7 +10,7 @@ import subprocess
 from stage import PATH, TOP, which
 
 BOUNDS = ("haproxy tcp, splice", "nginx stream")
-OURS = "mctunnel"
+OURS, ONE_LINK = "mctunnel", "mctunnel, one link"
 MORE_IS_BETTER = re.compile(r"(GB/s|MB/s|requests/s|connections/s|handshakes/s|before)$")
 NO_RATIO = re.compile(r"(failed|refused|lost|opened at once)$")
 PAGE, FOLDER = os.path.join(TOP, "doc/benchmarks.md"), os.path.join(TOP, "doc/benchmarks")
@@ -60,6 +60,10 @@ class Table:
         v = self.values.get(system, {}).get(column)
         return statistics.median(v) if v else None
 
+    def ours(self):
+        """Which of its systems is the one that others are compared with; None: mctunnel has no figures."""
+        return next((s for s in (OURS, ONE_LINK) if s in self.values), None)
+
     def cell(self, system, column):
         v = self.values.get(system, {}).get(column)
         if not v:
@@ -86,11 +90,12 @@ class Table:
         yield ["", *columns]
         for system in self.values:
             yield [system, *(self.cell(system, c) for c in columns)]
-        if not self.compared or OURS not in self.values:
+        ours = self.ours()
+        if not self.compared or not ours:
             return
         peers = [s for s in self.values if s not in BOUNDS and s != "direct" and not s.startswith(OURS)]
-        for what, others in (("%s to the best tunnel" % OURS, peers), ("%s to the bound" % OURS, BOUNDS)):
-            cells = [self.ratio(OURS, c, others) for c in columns]
+        for what, others in (("%s to the best tunnel" % ours, peers), ("%s to the bound" % ours, BOUNDS)):
+            cells = [self.ratio(ours, c, others) for c in columns]
             if any(cells):
                 yield ["*%s*" % what, *cells]
 
@@ -116,7 +121,6 @@ class Table:
 # ---- goals ----
 
 SSH, RHTTP, HAPROXY = "ssh -R, aes256-gcm", "haproxy reverse HTTP", "haproxy tcp, splice"
-ONE_LINK = "mctunnel, one link"
 WAYS = ("loopback", "100 Mbit/s")
 
 
@@ -265,7 +269,7 @@ def publish(tables, order):
     """Takes these in, in place of those of the same name, and writes page and plots anew."""
     os.makedirs(FOLDER, exist_ok=True)
     all_tables = {t.key: t for t in published(order)}
-    all_tables.update({t.key: t for t in tables if OURS in t.values or t.key == "storm"})
+    all_tables.update({t.key: t for t in tables if t.ours() or t.key == "storm" and t.values})
     ordered = [all_tables[key] for key in order if key in all_tables]
     write(DATA, json.dumps({t.key: t.save() for t in ordered}, indent=1, ensure_ascii=False) + "\n")
     plots = {plot_name(t, c): bars(t, c) for t in ordered for c in PLOTS.get(t.key, ()) if c in t.columns}
