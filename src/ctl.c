@@ -492,6 +492,7 @@ static bool take_terminal(void)
 	set_signals();
 	top.changed = true;
 	atexit(restore_terminal);
+	at_quick_exit(restore_terminal); /* die() */
 	tcsetattr(0, TCSAFLUSH, &raw);
 	fputs("\033[?1049h\033[?25l", stdout);
 	return true;

@@ -116,17 +116,16 @@ def one_round(p, victim):
 
 
 REPORT = re.compile(r"^=+\n==\d+==ERROR: AddressSanitizer: SEGV.*?^==\d+==ABORTING\n|^(?:==\d+==)?AddressSanitizer: CHECK failed.*?\n\n|"
-                    r"(?:^mctunnel[^\n]*: [^\n]*\n\n)?^=+\n==\d+==ERROR: LeakSanitizer: .*?^SUMMARY: [^\n]*\n", re.M | re.S)
+                    r"^=+\n==\d+==ERROR: LeakSanitizer: .*?^SUMMARY: [^\n]*\n", re.M | re.S)
 
 
 def foreign(report):
     """OpenSSL does not always look whether it got memory, AddressSanitizer cannot do without: the death is their own then, and the next worker goes on. And OpenSSL loses what it
-    had begun to make when there is no more memory: leaks that only its own functions have to do with are its own (reg-tests/unit/net looks for ours). What other threads hold while
-    one says its last words, and ends the process, is no leak."""
+    had begun to make when there is no more memory: leaks that only its own functions have to do with are its own (reg-tests/unit/net looks for ours)."""
     if "CHECK failed" in report:
         return "pthread_getattr_np" in report
     if "LeakSanitizer" in report:
-        return " src/" not in report or report.startswith("mctunnel")
+        return " src/" not in report
     frames = re.findall(r"^    #\d+ .*$", report, re.M)
     above = list(itertools.takewhile(lambda f: " src/" not in f, frames))
     return any("libcrypto" in f or "libssl" in f for f in above)

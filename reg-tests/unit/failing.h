@@ -13,9 +13,11 @@ void *malloc(size_t size);
 void *calloc(size_t n, size_t size);
 void *realloc(void *p, size_t size);
 
+#define EARLY __attribute__((no_sanitize_thread)) /* called before a sanitizer is ready */
+
 static _Thread_local unsigned failing; /* 0: none; else so many allocations from now on */
 
-static bool fails_now(void)
+EARLY static bool fails_now(void)
 {
 	if (failing == 0 || --failing > 0)
 		return false;
@@ -23,21 +25,21 @@ static bool fails_now(void)
 	return true;
 }
 
-void *malloc(size_t size)
+EARLY void *malloc(size_t size)
 {
 	if (fails_now())
 		return NULL;
 	return __interceptor_malloc ? __interceptor_malloc(size) : __libc_malloc(size);
 }
 
-void *calloc(size_t n, size_t size)
+EARLY void *calloc(size_t n, size_t size)
 {
 	if (fails_now())
 		return NULL;
 	return __interceptor_calloc ? __interceptor_calloc(n, size) : __libc_calloc(n, size);
 }
 
-void *realloc(void *p, size_t size)
+EARLY void *realloc(void *p, size_t size)
 {
 	if (size && fails_now())
 		return NULL;

@@ -100,7 +100,7 @@ void die(const char *fmt, ...)
 	put_text(": ");
 	put_text(text);
 	put_text("\n");
-	exit(1);
+	quick_exit(1); /* other threads go on meanwhile: what libraries free at exit() they may be using */
 }
 
 /* SA_RESETHAND has already restored the default action: raise() ends the process, as does a second fault in here. */

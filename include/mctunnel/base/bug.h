@@ -7,7 +7,7 @@
 void bug_panic(const char *file, int line, const char *fmt, ...)
     __attribute__((noreturn, cold, format(printf, 3, 4)));
 
-/* Writes the message to stderr and exits with 1: for what cannot be had at start. */
+/* Writes the message to stderr and exits with 1, as by quick_exit(): for what cannot be had at start. */
 void die(const char *fmt, ...) __attribute__((noreturn, cold, format(printf, 1, 2)));
 
 /* Installs handlers for SIGSEGV, SIGBUS, SIGFPE, SIGILL and SIGABRT that write a
