@@ -216,7 +216,9 @@ def bars(table, column):
 def versions():
     def first(*args):
         got = subprocess.run(args, capture_output=True, text=True, env=dict(os.environ, PATH=PATH))
-        return ((got.stdout + got.stderr).strip().splitlines() or ["?"])[0]
+        text = (got.stdout + got.stderr).strip()
+        build = re.search(r"^Build Version:\s*(\S+)", text, re.M)
+        return " ".join([(text.splitlines() or ["?"])[0].strip(), *(build.groups() if build else ())])
     found = [first(os.path.join(TOP, "mctunnel"), "-v")]
     for name, flag in (("haproxy", "-v"), ("nginx", "-v"), ("ssh", "-V"), ("wrk", "-v"), ("frps", "-v"), ("rathole", "--version"), ("chisel", "--version"), ("openssl", "version")):
         if which(name):
