@@ -82,10 +82,10 @@ static void ask(const struct asker *k, const char *line)
 
 	BUG_ON(!a);
 	while (next_piece(a)) {
-		BUG_ON(++pieces > PIECES || a->broken || a->text_len > (256u << 10));
-		if (a->text_len > 0)
-			last = a->text[a->text_len - 1];
-		BUG_ON(memchr(a->text, '\0', a->text_len));
+		BUG_ON(++pieces > PIECES || a->broken || a->text.len > (256u << 10));
+		if (a->text.len > 0)
+			last = a->text.v[a->text.len - 1];
+		BUG_ON(a->text.len > 0 && memchr(a->text.v, '\0', a->text.len));
 		if (a->done)
 			break;
 	}
