@@ -38,14 +38,16 @@ class Swarm:
         each = -(-count // processes)
         self.outs = [run.path("swarm-%d" % i) for i in range(processes)]
         self.swarm = []
+        cpu = proc.cpu_seconds(self.hub.worker())
         for i, out in enumerate(self.outs):
             with open(out, "w") as f:
-                words = ["--count", str(min(each, count - i * each)), "--first", str(i * each + 1), "--at-once", str(count)]
+                words = ["--count", str(min(each, count - i * each)), "--first", str(i * each + 1), "--at-once", str(count), "--first-at-once", "100"]
                 self.swarm.append(proc.start(run, [relay.tool("agents"), "--hub", "%s:%d" % self.hub.address, "--server-name", "hub.test",
                                                    "--pki", self.hub.authority.dir, *words, *(["--tunnel", "all"] if single else [])],
                                              stdin=subprocess.PIPE, stdout=f))
         self.wait_lines("links:", 1, 120)
         self.hub.wait_links(count + 2, 60)
+        self.first_ms = (proc.cpu_seconds(self.hub.worker()) - cpu) * 1000 / count  # of the hub's CPU, for a link that was not resumed
 
     def lines(self, word):
         """The lines that begin with it, of each process."""
@@ -94,6 +96,6 @@ class Swarm:
         worst = {k: max(float(f[k]) for f in facts) for k in ("ms_50", "ms_95", "ms_100")}
         resumed, links = (sum(int(f[k]) for f in facts) for k in ("resumed", "links"))
         self.figures = dict(worst, p50=percentile(good, 50), p99=percentile(good, 99), failed=failed, took=took, links=links, cpu=cpu)
-        return ("%d agents back: 50 %% %.2f s, 95 %% %.2f s, 100 %% %.2f s; resumed %d; hub %.1f s CPU; clients p50 %.1f p99 %.1f max %.1f ms, %d failed of %d" % (
-            self.count, worst["ms_50"] / 1e3, worst["ms_95"] / 1e3, worst["ms_100"] / 1e3, resumed, cpu,
+        return ("%d agents back: 50 %% %.2f s, 95 %% %.2f s, 100 %% %.2f s; resumed %d; hub %.1f s CPU, %.2f ms a link; clients p50 %.1f p99 %.1f max %.1f ms, %d failed of %d" % (
+            self.count, worst["ms_50"] / 1e3, worst["ms_95"] / 1e3, worst["ms_100"] / 1e3, resumed, cpu, cpu * 1000 / links,
             percentile(good, 50), percentile(good, 99), max(good, default=0), failed, len(good) + failed))

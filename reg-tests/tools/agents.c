@@ -50,6 +50,7 @@ static const char usage[] =
 	"  --services K      of each agent (1), named echo-1 ... echo-K\n"
 	"  --server-name S   in the hub's certificate; default: HOST\n"
 	"  --at-once M       links being made at any time (64)\n"
+	"  --first-at-once M the same until all have been tried once (as --at-once)\n"
 	"  --hold            sessions are accepted and read, but nothing is echoed\n"
 	"  --once            a link that is lost is not made again\n"
 	"  --hub-pid PID     print the memory of this process before and after\n"
@@ -61,7 +62,7 @@ static struct {
 	struct endpoint hub;
 	char server_name[256];
 	const char *pki, *prefix, *tunnel;
-	unsigned count, first, links, services, at_once;
+	unsigned count, first, links, services, at_once, first_at_once;
 	bool hold, once;
 	pid_t hub_pid;
 } opt = { .prefix = "agent-", .count = 1, .first = 1, .links = 1, .services = 1, .at_once = 64 };
@@ -612,7 +613,7 @@ static void start(struct uplink *u)
 
 static void start_some(void)
 {
-	while (all.busy < opt.at_once && !list_empty(&all.waiting) && !all.stopping) {
+	while (all.busy < (all.reported ? opt.at_once : opt.first_at_once) && !list_empty(&all.waiting) && !all.stopping) {
 		struct uplink *u = list_first(&all.waiting, struct uplink, node);
 
 		list_del(&u->node);
@@ -729,6 +730,7 @@ static void take_option(int c, const char *value, const char **server_name)
 	case 's': opt.services = number(value, HELLO_SERVICES_MAX); break;
 	case 'n': *server_name = value; break;
 	case 'm': opt.at_once = number(value, 100000); break;
+	case 'M': opt.first_at_once = number(value, 100000); break;
 	case 'o': opt.hold = true; break;
 	case '1': opt.once = true; break;
 	case 'P': opt.hub_pid = (pid_t)number(value, INT32_MAX); break;
@@ -742,13 +744,15 @@ static void parse_options(int argc, char **argv)
 		{ "hub", 1, NULL, 'h' },      { "pki", 1, NULL, 'p' },         { "count", 1, NULL, 'c' },   { "first", 1, NULL, 'f' },
 		{ "prefix", 1, NULL, 'x' },   { "tunnel", 1, NULL, 't' },      { "links", 1, NULL, 'l' },   { "services", 1, NULL, 's' },
 		{ "hold", 0, NULL, 'o' },     { "server-name", 1, NULL, 'n' }, { "at-once", 1, NULL, 'm' }, { "once", 0, NULL, '1' },
-		{ "hub-pid", 1, NULL, 'P' },  { 0 },
+		{ "hub-pid", 1, NULL, 'P' },  { "first-at-once", 1, NULL, 'M' }, { 0 },
 	};
 	const char *server_name = NULL;
 	int c;
 
 	while ((c = getopt_long(argc, argv, "", rows, NULL)) != -1)
 		take_option(c, optarg, &server_name);
+	if (!opt.first_at_once)
+		opt.first_at_once = opt.at_once;
 	if (server_name)
 		str_copy(opt.server_name, sizeof(opt.server_name), server_name);
 	if (!opt.hub.text || !opt.pki || optind < argc) {
