@@ -15,6 +15,13 @@ import scene
 from harness import percentile, wait_until
 
 CLIENT_MS = 5
+ADDRESSES = 8  # of the hub, for the simulated agents' sake: they have one
+
+
+def spread(address):
+    """More addresses like it, for the same port."""
+    first, second, rest = address[0].split(".", 2)
+    return ["%s.%d.%s:%d" % (first, 64 + (int(second) - 64 + i) % 128, rest, address[1]) for i in range(ADDRESSES)]
 
 
 class Swarm:
@@ -32,7 +39,12 @@ class Swarm:
             address = f.read().split("\0")[2]
         run.threads = threads
         self.hub = scene.Hub(run, {"echo": "site-a/echo"}, [scene.tunnel(), *tunnels], program=scene.release_binary(),
-                             hub={"heartbeat": {"interval": "1s", "timeout": "10s"}}, timeouts={"queue": "20s"}).start().wait_ready(60)
+                             hub={"heartbeat": {"interval": "1s", "timeout": "10s"}}, timeouts={"queue": "20s"})
+        at = spread(self.hub.address)
+        one = self.hub.config["hub"]["bind"][0]
+        self.hub.config["hub"]["bind"] = tuple(dict(one, address=a) for a in at)
+        self.hub.configure(self.hub.config)
+        self.hub.start().wait_ready(60)
         scene.Agent(run, self.hub.authority, [self.hub.address], [scene.service("echo", address)], program=scene.release_binary()).start()
         self.hub.wait_links(2)
         each = -(-count // processes)
@@ -42,7 +54,7 @@ class Swarm:
         for i, out in enumerate(self.outs):
             with open(out, "w") as f:
                 words = ["--count", str(min(each, count - i * each)), "--first", str(i * each + 1), "--at-once", str(count), "--first-at-once", "100"]
-                self.swarm.append(proc.start(run, [relay.tool("agents"), "--hub", "%s:%d" % self.hub.address, "--server-name", "hub.test",
+                self.swarm.append(proc.start(run, [relay.tool("agents"), *(w for a in at for w in ("--hub", a)), "--server-name", "hub.test",
                                                    "--pki", self.hub.authority.dir, *words, *(["--tunnel", "all"] if single else [])],
                                              stdin=subprocess.PIPE, stdout=f))
         self.wait_lines("links:", 1, 120)

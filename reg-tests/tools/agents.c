@@ -40,7 +40,8 @@
 
 static const char usage[] =
 	"usage: agents --hub HOST:PORT --pki DIR [options]\n"
-	"  --hub HOST:PORT   where the hub is\n"
+	"  --hub HOST:PORT   where the hub is; several of its addresses: the agents share them, for looking for a free port takes the longer the more\n"
+	"                    connections an address has\n"
 	"  --pki DIR         of mctunnel-pki: ca.pem and ca.key, which signs the agents' certificates\n"
 	"  --count N         agents (1), named agent-1 ... agent-N\n"
 	"  --first I         the first one's number (1)\n"
@@ -58,8 +59,11 @@ static const char usage[] =
 	"comes; SIGUSR1 prints the state; at SIGUSR2 all links are lost at once. Whenever all are up again it prints one line with the times that took\n"
 	"from the first loss. Exit code 0: every link came up.\n";
 
+enum { HUBS_MAX = 16 };
+
 static struct {
-	struct endpoint hub;
+	struct endpoint hubs[HUBS_MAX];
+	unsigned hubs_n;
 	char server_name[256];
 	const char *pki, *prefix, *tunnel;
 	unsigned count, first, links, services, at_once, first_at_once;
@@ -606,7 +610,7 @@ static void start(struct uplink *u)
 	all.busy++;
 	u->began_us = clock_us();
 	u->state = DIALLING;
-	u->dial = dial_start(&opt.hub, &o, on_dialled, u);
+	u->dial = dial_start(&opt.hubs[(size_t)(u - all.uplinks) % opt.hubs_n], &o, on_dialled, u);
 	if (!u->dial)
 		die("out of memory");
 }
@@ -707,14 +711,19 @@ static unsigned number(const char *text, uint64_t max)
 
 static void parse_hub(const char *text)
 {
+	struct endpoint *e = &opt.hubs[opt.hubs_n];
 	char err[200];
 
-	if (endpoint_parse(&opt.hub, text, ENDPOINT_DIAL, err, sizeof(err)) < 0)
+	if (opt.hubs_n == HUBS_MAX)
+		die("--hub: %d are enough", HUBS_MAX);
+	if (endpoint_parse(e, text, ENDPOINT_DIAL, err, sizeof(err)) < 0)
 		die("--hub: %s", err);
-	if (opt.hub.host)
-		str_copy(opt.server_name, sizeof(opt.server_name), opt.hub.host);
+	if (opt.hubs_n++ > 0)
+		return;
+	if (e->host)
+		str_copy(opt.server_name, sizeof(opt.server_name), e->host);
 	else
-		addr_host_text(&opt.hub.addr, opt.server_name, sizeof(opt.server_name));
+		addr_host_text(&e->addr, opt.server_name, sizeof(opt.server_name));
 }
 
 static void take_option(int c, const char *value, const char **server_name)
@@ -755,7 +764,7 @@ static void parse_options(int argc, char **argv)
 		opt.first_at_once = opt.at_once;
 	if (server_name)
 		str_copy(opt.server_name, sizeof(opt.server_name), server_name);
-	if (!opt.hub.text || !opt.pki || optind < argc) {
+	if (!opt.hubs_n || !opt.pki || optind < argc) {
 		fputs(usage, stderr);
 		exit(1);
 	}
