@@ -7,6 +7,7 @@
 #include "mctunnel/base/mem.h"
 #include "mctunnel/base/str.h"
 #include "mctunnel/event/loop.h"
+#include "mctunnel/event/share.h"
 #include "mctunnel/net/conn.h"
 #include "mctunnel/net/sock.h"
 #include "mctunnel/net/tls.h"
@@ -23,6 +24,7 @@
 #define LOWAT_MS 2                /* ... or what the link sends in this time */
 #define LOWAT_NARROW (32u << 10)  /* instead of both, when the network takes less than we have; then one session alone ... */
 #define LOWAT_ALONE_MS 32         /* ... may have so much of it waiting */
+#define LEAVE_US 2000             /* of a turn, for links that went down */
 #define PACE_MS 8                 /* between measurements of that */
 
 struct carrier {
@@ -31,6 +33,7 @@ struct carrier {
 	const struct carrier_events *ev;
 	void *owner;             /* borrowed */
 	struct deferred flush, read, down;
+	struct list leave;       /* in leaving, when it went down and no session waits for that */
 	enum reason why;
 	char text[192];
 	uint32_t lowat;
@@ -40,6 +43,14 @@ struct carrier {
 	bool held, narrow;       /* the kernel did not take all since then; in the time that pace is of */
 	bool going_down, finishing;
 };
+
+/* When thousands of links break at once, each turn frees some, and others are served in between. */
+static _Thread_local struct {
+	struct list carriers;
+	struct deferred work;
+	struct share share;
+	bool made;
+} leaving;
 
 static _Thread_local uint8_t *input, *output;
 
@@ -63,6 +74,44 @@ void carrier_thread_fini(void)
 	input = output = NULL;
 }
 
+static void run_down(struct deferred *d)
+{
+	struct carrier *c = container_of(d, struct carrier, down);
+	c->ev->on_down(c->owner, c->why, c->text);
+}
+
+static void run_leaving(struct deferred *d)
+{
+	share_begin(&leaving.share);
+	while (!list_empty(&leaving.carriers) && share_left(&leaving.share, LEAVE_US)) {
+		struct carrier *c = list_first(&leaving.carriers, struct carrier, leave);
+		list_del(&c->leave);
+		run_down(&c->down);
+	}
+	if (!list_empty(&leaving.carriers))
+		loop_defer(d);
+}
+
+static void leave_in_turn(struct carrier *c)
+{
+	if (!leaving.made) {
+		list_init(&leaving.carriers);
+		deferred_init(&leaving.work, run_leaving);
+		leaving.made = true;
+	}
+	list_add(&leaving.carriers, &c->leave);
+	loop_defer(&leaving.work);
+}
+
+static void stay(struct carrier *c)
+{
+	if (list_empty(&c->leave))
+		return;
+	list_del(&c->leave);
+	if (list_empty(&leaving.carriers))
+		loop_undefer(&leaving.work);
+}
+
 static void go_down(struct carrier *c, enum reason why, const char *text)
 {
 	if (c->going_down)
@@ -72,18 +121,15 @@ static void go_down(struct carrier *c, enum reason why, const char *text)
 	str_copy(c->text, sizeof c->text, text);
 	loop_undefer(&c->flush);
 	loop_undefer(&c->read);
-	loop_defer(&c->down);
+	if (link_sessions(c->link) > 0)
+		loop_defer(&c->down);
+	else
+		leave_in_turn(c);
 }
 
 void carrier_fail(struct carrier *c, enum reason why, const char *text)
 {
 	go_down(c, why, text);
-}
-
-static void run_down(struct deferred *d)
-{
-	struct carrier *c = container_of(d, struct carrier, down);
-	c->ev->on_down(c->owner, c->why, c->text);
 }
 
 /* ---- input ---- */
@@ -203,8 +249,12 @@ static void on_conn(struct conn *conn)
 static void on_output(void *owner)
 {
 	struct carrier *c = owner;
-	if (!c->going_down)
+	if (!c->going_down) {
 		loop_defer(&c->flush);
+	} else if (!list_empty(&c->leave) && link_sessions(c->link) > 0) { /* one has come meanwhile */
+		stay(c);
+		loop_defer(&c->down);
+	}
 }
 
 static void on_hello(void *owner, enum h2_frame type, const char *json, size_t len)
@@ -264,6 +314,7 @@ struct carrier *carrier_new(enum h2_role role, struct conn *conn, uint32_t max_s
 	deferred_init(&c->flush, run_flush);
 	deferred_init(&c->read, run_read);
 	deferred_init(&c->down, run_down);
+	list_init(&c->leave);
 	c->link = link_new(role, &carrier_link_events, c, max_streams);
 	if (!c->link) {
 		loop_undefer(&c->flush);
@@ -289,6 +340,7 @@ struct conn *carrier_conn(struct carrier *c)
 
 static void undefer_all(struct carrier *c)
 {
+	stay(c);
 	loop_undefer(&c->flush);
 	loop_undefer(&c->read);
 	loop_undefer(&c->down);

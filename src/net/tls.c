@@ -9,10 +9,10 @@
 
 #include "mctunnel/base/buf.h"
 #include "mctunnel/base/bug.h"
-#include "mctunnel/base/clock.h"
 #include "mctunnel/base/mem.h"
 #include "mctunnel/base/str.h"
 #include "mctunnel/event/loop.h"
+#include "mctunnel/event/share.h"
 #include "mctunnel/net/sock.h"
 #include "mctunnel/net/tls_cert.h"
 #include "mctunnel/net/tls_inside.h"
@@ -29,7 +29,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #define HANDSHAKES_US 2000 /* of a turn */
 
@@ -87,7 +86,7 @@ static _Thread_local struct io *io;
 static _Thread_local struct {
 	struct list clients, agents;
 	struct deferred work;
-	uint64_t spent_us, turn_us; /* in the turn that began then */
+	struct share share;
 	bool made;
 } hands;
 
@@ -826,14 +825,6 @@ static void go_on(struct tls_conn *t)
 	t->c.on_event(&t->c); /* may free it */
 }
 
-static uint64_t exactly_us(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
-}
-
 static struct tls_conn *first_of(struct list *l)
 {
 	return list_empty(l) ? NULL : list_first(l, struct tls_conn, turn);
@@ -841,13 +832,10 @@ static struct tls_conn *first_of(struct list *l)
 
 static void take_turns(struct deferred *d)
 {
-	uint64_t began = exactly_us();
 	struct tls_conn *t;
 
-	if (hands.turn_us != clock_us())
-		hands.spent_us = 0;
-	hands.turn_us = clock_us();
-	for (unsigned i = 0; hands.spent_us < HANDSHAKES_US; i++) {
+	share_begin(&hands.share);
+	for (unsigned i = 0; share_left(&hands.share, HANDSHAKES_US); i++) {
 		t = first_of(i % 2 ? &hands.agents : &hands.clients);
 		if (!t)
 			t = first_of(i % 2 ? &hands.clients : &hands.agents);
@@ -855,8 +843,6 @@ static void take_turns(struct deferred *d)
 			return;
 		list_del(&t->turn);
 		go_on(t);
-		hands.spent_us += exactly_us() - began;
-		began = exactly_us();
 	}
 	if (!no_hands())
 		loop_defer(d);
