@@ -26,7 +26,7 @@ class Pair:
     """Two hubs that take turns at one address, as behind a virtual one."""
 
     def __init__(self, run, revoked=False):
-        self.run, self.authority = run, pki.Pki(run.path("pki"))
+        self.run, self.authority, self.ups = run, pki.Pki(run.path("pki")), {}
         self.files = {n: run.path("keys-" + n) for n in "ab"}
         self.a = self.hub("a")
         self.b = self.hub("b", bind={"address": "%s:%d" % self.a.address, **({"crl": self.revoke()} if revoked else {})})
@@ -43,9 +43,11 @@ class Pair:
         return self.authority.crl()
 
     def resumed(self, hub):
-        """Whether the newest link did."""
+        """Whether the newest link did. Its line is written by a thread of its own, a moment later."""
         hub.wait_links(1)
         tcp.ask(hub.listen["echo"])  # by now the agent has its ticket
+        harness.wait_until(lambda: len(hub.log("link_up")) > self.ups.get(hub, 0), "the line of the link")
+        self.ups[hub] = len(hub.log("link_up"))
         return hub.log("link_up")[-1]["resumed"]
 
     def move(self, old, new):
