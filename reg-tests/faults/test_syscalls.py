@@ -223,6 +223,7 @@ def each(run, choose, what):
     forget_foreign(victim)
     say("%d in a round; %d hit, the worker was replaced %d times; the longest round: %.1f s, with %d" % (total, hits, deaths.n, *longest))
     check(hits >= 2, "too few hit:", hits)
+    check(deaths.n == 0 or what != CALLS, "a call that fails once has cost a worker:", victim.errors()[-4000:])
     p.hub.nothing_left()
     harness.wait_until(lambda: descriptors(victim) <= before + 2, "descriptors to be about %d again" % before)
     if what & OPENSSL:
