@@ -77,9 +77,11 @@ static bool hear(const uint8_t *data, size_t size, size_t piece)
 
 static void keep(void)
 {
-	f.text = xrealloc(f.text, f.len + f.v.answer.len);
-	memcpy(f.text + f.len, f.v.answer.v, f.v.answer.len);
-	f.len += f.v.answer.len;
+	size_t n = f.v.answer.len - f.v.sent;
+
+	f.text = xrealloc(f.text, f.len + n);
+	memcpy(f.text + f.len, f.v.answer.v + f.v.sent, n);
+	f.len += n;
 }
 
 static size_t read_body(const struct http1_head *h, const char *at, size_t len)
