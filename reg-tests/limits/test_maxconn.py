@@ -42,13 +42,13 @@ class Client:
 
 
 def burst(run, settings=None, listener=None, tunnel=None):
-    """`highest` is looked at all the time, at the target and in the metrics."""
+    """Sessions are counted at the target and in the metrics."""
     server = tcp.Server(run, tcp.echo)
     hub = scene.Hub(run, {"echo": dict({"route": "site-a/echo"}, **(listener or {}))}, [scene.tunnel(**(tunnel or {}))],
                     settings=settings, timeouts={"queue": "60s"}).start().wait_ready()
     scene.Agent(run, hub.authority, [hub.address], [scene.service("echo", server.target)]).start()
     hub.wait_links(2)
-    waiting, total, highest = [Client(hub.listen["echo"], i) for i in range(10 * MAXCONN)], 10 * MAXCONN, 0
+    waiting, total = [Client(hub.listen["echo"], i) for i in range(10 * MAXCONN)], 10 * MAXCONN
     began, waves = time.monotonic(), 0
 
     def sessions():
@@ -58,7 +58,8 @@ def burst(run, settings=None, listener=None, tunnel=None):
         waves += 1
         want = min(MAXCONN, len(waiting))
         harness.wait_until(lambda: sum(c.served() for c in waiting) >= want, "%d clients to be served" % want)
-        highest = max(highest, sessions())
+        # those who left may still be counted for a moment, here or there; who is served too many stays
+        harness.wait_until(lambda: sessions() == want, "%d sessions, and no more" % want)
         if waves == 1:
             harness.stays(lambda: sum(c.served() for c in waiting) == MAXCONN and sessions() <= MAXCONN, 0.5, "exactly maxconn are served")
         now = [c for c in waiting if c.served()]
@@ -66,9 +67,7 @@ def burst(run, settings=None, listener=None, tunnel=None):
         for c in now:
             c.leave()
         waiting = [c for c in waiting if c not in now]
-    say("%d clients, maxconn %d: all served in %d waves, %.1f s; at most %d at once; 0 refused" %
-        (total, MAXCONN, waves, time.monotonic() - began, highest))
-    equal(highest, MAXCONN, "most sessions at once")
+    say("%d clients, maxconn %d: all served in %d waves, %.1f s; 0 refused" % (total, MAXCONN, waves, time.monotonic() - began))
     hub.nothing_left()
     equal(len(hub.wait_log("session", total)), total, "sessions in the log")
     equal(len(hub.log("session", end="--")), total, "sessions in good order")
