@@ -4,10 +4,10 @@ import ctypes
 import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "lib"))
+import ctl
 import harness
 import hello
 import pki
@@ -22,22 +22,9 @@ STABLE = 1.2  # a worker that was ready for so long has not failed to start
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def ask_admin(path, line):
-    with socket.socket(socket.AF_UNIX) as s:
-        s.settimeout(harness.PATIENCE)
-        s.connect(path)
-        s.sendall(line.encode() + b"\n")
-        answer = b""
-        while True:
-            more = s.recv(65536)
-            if not more:
-                return answer.decode()
-            answer += more
-
-
 def try_admin(path, line):
     try:
-        return ask_admin(path, line)
+        return ctl.ask(path, line)
     except OSError:
         return ""
 
@@ -90,7 +77,7 @@ def test_address_space(run):
     p.hub.wait_links(2)
     for _ in range(5):
         tcp.ask(p.listen["echo"])
-    check("Name: mctunnel" in ask_admin(sock, "show info"), "admin socket before")
+    check("Name: mctunnel" in ctl.ask(sock, "show info"), "admin socket before")
     known = families(p.hub)
     check(len(known) > 20, "metrics before:", known)
     worker = p.hub.worker()
@@ -110,7 +97,7 @@ def test_address_space(run):
     recovers(p)
     equal(p.hub.worker(), worker, "the worker")
     p.hub.nothing_left()
-    check("Name: mctunnel" in ask_admin(sock, "show info"), "the admin socket afterwards")
+    check("Name: mctunnel" in ctl.ask(sock, "show info"), "the admin socket afterwards")
     check("out of memory" not in p.hub.errors(), p.hub.errors())
 
 
@@ -183,10 +170,10 @@ def arm_off(v):
 
 def ask_links_away(p):
     try:
-        for row in ask_admin(p.sock, "show links").splitlines():
+        for row in ctl.ask(p.sock, "show links").splitlines():
             word = row.split()[:1]
             if word and word[0].isdigit():
-                ask_admin(p.sock, "shutdown link " + word[0])
+                ctl.ask(p.sock, "shutdown link " + word[0])
                 return
     except OSError:
         pass  # the worker has died, or had no memory for us

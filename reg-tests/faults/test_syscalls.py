@@ -7,12 +7,12 @@ import os
 import random
 import re
 import signal
-import socket
 import struct
 import subprocess
 import sys
 import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "lib"))
+import ctl
 import harness
 import proc
 import scene
@@ -83,27 +83,14 @@ def link_away(p):
     """A link is closed by order; it comes back, as a rule soon."""
     before = len(p.hub.log("link_up"))
     try:
-        rows = ask_admin(p.sock, "show links").splitlines()
+        rows = ctl.ask(p.sock, "show links").splitlines()
         for row in rows:
             if row.split()[:1] and row.split()[0].isdigit():
-                ask_admin(p.sock, "shutdown link " + row.split()[0])
+                ctl.ask(p.sock, "shutdown link " + row.split()[0])
                 break
         harness.wait_until(lambda: len(p.hub.log("link_up")) > before, "a link", 2)
     except (OSError, harness.Failed):
         pass  # the worker has died, has lost the connection, or a line of the log
-
-
-def ask_admin(path, line):
-    with socket.socket(socket.AF_UNIX) as s:
-        s.settimeout(harness.PATIENCE)
-        s.connect(path)
-        s.sendall(line.encode() + b"\n")
-        answer = b""
-        while True:
-            more = s.recv(65536)
-            if not more:
-                return answer.decode()
-            answer += more
 
 
 def one_round(p, victim):

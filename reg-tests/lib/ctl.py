@@ -10,11 +10,11 @@ def admin_settings(run, name):
     return {"admin": ({"bind": "unix:" + run.path(name + ".sock"), "level": "admin"},)}
 
 
-def command(run, name, line):
-    """An answer of the admin socket of `name`."""
+def ask(path, line):
+    """An answer of the admin socket at `path`."""
     with socket.socket(socket.AF_UNIX) as s:
         s.settimeout(harness.PATIENCE)
-        s.connect(run.path(name + ".sock"))
+        s.connect(path)
         s.sendall(line.encode() + b"\n")
         answer = b""
         while True:
@@ -22,6 +22,11 @@ def command(run, name, line):
             if not more:
                 return answer.decode()
             answer += more
+
+
+def command(run, name, line):
+    """An answer of the admin socket of `name`."""
+    return ask(run.path(name + ".sock"), line)
 
 
 def write(program, config):

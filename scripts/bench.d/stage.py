@@ -92,26 +92,30 @@ def descendants(pid):
     return found
 
 
+def family(pids):
+    """These processes and their descendants."""
+    for root in pids:
+        yield from descendants(root)
+
+
 def cpu_of(pids):
     """Seconds that these processes and their descendants have used."""
     total = 0
-    for root in pids:
-        for pid in descendants(root):
-            with contextlib.suppress(OSError), open("/proc/%d/stat" % pid) as f:
-                fields = f.read().rsplit(")", 1)[1].split()
-                total += int(fields[11]) + int(fields[12])
+    for pid in family(pids):
+        with contextlib.suppress(OSError), open("/proc/%d/stat" % pid) as f:
+            fields = f.read().rsplit(")", 1)[1].split()
+            total += int(fields[11]) + int(fields[12])
     return total / TICK
 
 
 def cpu_of_threads(pids):
     """The same to the nanosecond, for processes whose threads all live on."""
     total = 0
-    for root in pids:
-        for pid in descendants(root):
-            with contextlib.suppress(OSError):
-                for task in os.listdir("/proc/%d/task" % pid):
-                    with open("/proc/%d/task/%s/schedstat" % (pid, task)) as f:
-                        total += int(f.read().split()[0])
+    for pid in family(pids):
+        with contextlib.suppress(OSError):
+            for task in os.listdir("/proc/%d/task" % pid):
+                with open("/proc/%d/task/%s/schedstat" % (pid, task)) as f:
+                    total += int(f.read().split()[0])
     return total / 1e9
 
 
@@ -135,10 +139,9 @@ def line_of(p, word, seconds):
 
 def memory_of(pids):
     total = 0
-    for root in pids:
-        for pid in descendants(root):
-            with contextlib.suppress(OSError), open("/proc/%d/smaps_rollup" % pid) as f:
-                total += int(re.search(r"^Pss:\s+(\d+)", f.read(), re.M).group(1)) * 1024
+    for pid in family(pids):
+        with contextlib.suppress(OSError), open("/proc/%d/smaps_rollup" % pid) as f:
+            total += int(re.search(r"^Pss:\s+(\d+)", f.read(), re.M).group(1)) * 1024
     return total
 
 

@@ -40,10 +40,10 @@ void ring_panic(char *buf, size_t size)
 {
 	size_t len = 0;
 
-	if (shared_page)
+	if (shared_page) {
 		len = strnlen(shared_page->panic, sizeof(shared_page->panic) < size ? sizeof(shared_page->panic) : size - 1);
-	if (shared_page)
 		memcpy(buf, shared_page->panic, len);
+	}
 	buf[len] = '\0';
 }
 

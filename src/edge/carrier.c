@@ -24,8 +24,8 @@
 #define LOWAT_MS 2                /* ... or what the link sends in this time */
 #define LOWAT_NARROW (32u << 10)  /* instead of both, when the network takes less than we have; then one session alone ... */
 #define LOWAT_ALONE_MS 32         /* ... may have so much of it waiting */
-#define LEAVE_US 2000             /* of a turn, for links that went down */
 #define PACE_MS 8                 /* between measurements of that */
+#define LEAVE_US 2000             /* of a turn, for links that went down */
 
 struct carrier {
 	struct conn *conn;       /* owned */

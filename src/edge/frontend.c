@@ -272,15 +272,13 @@ static void on_pump_leave(void *owner)
 	list_del(&cl->member);
 }
 
-static void on_pump_arrive(void *owner)
+static void on_carried(void *owner)
 {
-	struct client *cl = owner;
-
-	enlist(cl);
+	enlist(owner);
 }
 
 static const struct pump_events pump_events = {
-	.on_open = on_open, .on_done = on_done, .on_refused = on_refused, .on_leave = on_pump_leave, .on_arrive = on_pump_arrive
+	.on_open = on_open, .on_done = on_done, .on_refused = on_refused, .on_leave = on_pump_leave, .on_arrive = on_carried
 };
 
 static void local_of(const struct client *cl, struct addr *out)
@@ -560,11 +558,6 @@ static void on_web_leave(void *owner)
 	list_del(&cl->member);
 }
 
-static void on_web_arrive(void *owner)
-{
-	enlist(owner);
-}
-
 static const struct web2_events web2_events = { .on_done = on_web2_done };
 
 static void tell_web(const struct client *cl, struct web_options *o)
@@ -598,7 +591,7 @@ static void on_preface(void *owner, struct conn *c, const char *bytes, size_t n)
 	client_end(cl, REASON_RESOURCES);
 }
 
-static const struct web_events web_events = { .on_done = on_web_done, .on_leave = on_web_leave, .on_arrive = on_web_arrive, .on_preface = on_preface };
+static const struct web_events web_events = { .on_done = on_web_done, .on_leave = on_web_leave, .on_arrive = on_carried, .on_preface = on_preface };
 
 static bool speaks_h2(const struct client *cl)
 {

@@ -417,15 +417,22 @@ static void on_trailer(void *arg, const char *name, const char *value)
 	s->trailers |= add_field(s, name, value);
 }
 
-static bool keep_trailers(struct stream *s, const char *data, size_t n)
+static bool lengthen(char **text, size_t *len, const char *data, size_t n)
 {
-	char *grown = realloc(s->last, s->last_len + n);
+	char *grown = realloc(*text, *len + n);
 
 	if (!grown)
 		return false;
-	memcpy(grown + s->last_len, data, n);
-	s->last = grown;
-	s->last_len += n;
+	memcpy(grown + *len, data, n);
+	*text = grown;
+	*len += n;
+	return true;
+}
+
+static bool keep_trailers(struct stream *s, const char *data, size_t n)
+{
+	if (!lengthen(&s->last, &s->last_len, data, n))
+		return false;
 	if (s->body.done)
 		translate_trailers(s->last, s->last_len, on_trailer, s);
 	return true;
@@ -495,18 +502,6 @@ static void take_answer(struct stream *s, const struct http1_head *h, const char
 		answer_client(s, h, s->body.done && s->in.len == 0 && !s->trailers);
 }
 
-static bool grow_head(struct stream *s, const char *data, size_t n)
-{
-	char *grown = s->head_len + n <= HEAD_MAX + PIECE ? realloc(s->head, s->head_len + n) : NULL;
-
-	if (!grown)
-		return false;
-	memcpy(grown + s->head_len, data, n);
-	s->head = grown;
-	s->head_len += n;
-	return true;
-}
-
 /* Interim answers, and the head of the real one. */
 static void take_head(struct stream *s, const char *data, size_t n)
 {
@@ -515,7 +510,7 @@ static void take_head(struct stream *s, const char *data, size_t n)
 	size_t at = 0;
 	ssize_t used = 0;
 
-	if (!grow_head(s, data, n)) {
+	if (s->head_len + n > HEAD_MAX + PIECE || !lengthen(&s->head, &s->head_len, data, n)) {
 		stream_break(s, H2_INTERNAL_ERROR);
 		return;
 	}
@@ -976,6 +971,13 @@ static bool all_said(const struct web2 *w)
 	return w->unsent.len == 0 && conn_unsent(w->c) == 0 && !h2_mux_wants_output(w->mux);
 }
 
+static void free_texts(struct web2 *w)
+{
+	free((void *)(uintptr_t)w->o.sni);
+	free((void *)(uintptr_t)w->o.alpn);
+	free((void *)(uintptr_t)w->o.cert);
+}
+
 static void web2_end(struct web2 *w, enum reason why, bool orderly)
 {
 	list_for_each_safe(n, &w->streams)
@@ -990,9 +992,7 @@ static void web2_end(struct web2 *w, enum reason why, bool orderly)
 	w->ev->on_done(w->owner, why);
 	h2_mux_free(w->mux);
 	generation_put(w->o.gen);
-	free((void *)(uintptr_t)w->o.sni);
-	free((void *)(uintptr_t)w->o.alpn);
-	free((void *)(uintptr_t)w->o.cert);
+	free_texts(w);
 	mem_put(MEM_OTHER, w);
 }
 
@@ -1084,9 +1084,7 @@ struct web2 *web2_new(struct conn *c, const struct web_options *o, const struct 
 	w->o = *o;
 	w->mux = copy_texts(w, o) ? h2_mux_new(&mo, &mux_events, w) : NULL;
 	if (!w->mux) {
-		free((void *)(uintptr_t)w->o.sni);
-		free((void *)(uintptr_t)w->o.alpn);
-		free((void *)(uintptr_t)w->o.cert);
+		free_texts(w);
 		mem_put(MEM_OTHER, w);
 		return NULL;
 	}

@@ -1052,8 +1052,7 @@ struct h2_client {
 	uint32_t fields; /* bytes of the answer's */
 	uint8_t body[H2_CLIENT_BODY];
 	size_t body_len, body_at;
-	const uint8_t *rest; /* borrowed from nghttp2: serialised, not yet taken */
-	size_t rest_len;
+	struct rest rest;
 	bool over;
 	struct slot_share shared;
 };
@@ -1111,21 +1110,8 @@ bool h2_client_input(struct h2_client *c, const uint8_t *data, size_t len)
 
 size_t h2_client_output(struct h2_client *c, uint8_t *dst, size_t size)
 {
-	size_t at = 0;
-	while (at < size && !c->over) {
-		if (c->rest_len == 0) {
-			ssize_t n = nghttp2_session_mem_send(c->ng, &c->rest);
-			if (n <= 0)
-				break;
-			c->rest_len = (size_t)n;
-		}
-		size_t n = size - at < c->rest_len ? size - at : c->rest_len;
-		memcpy(dst + at, c->rest, n);
-		at += n;
-		c->rest += n;
-		c->rest_len -= n;
-	}
-	return at;
+	bool failed; /* h2_client_input() will say so */
+	return c->over ? 0 : give_out(c->ng, &c->rest, dst, size, &failed);
 }
 
 static nghttp2_session *make_client(struct h2_client *c)
