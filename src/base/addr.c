@@ -315,6 +315,15 @@ bool addr_equal(const struct addr *a, const struct addr *b)
 	return a->len == b->len && memcmp(&a->u, &b->u, a->len) == 0;
 }
 
+bool addr_is_loopback(const struct addr *a)
+{
+	if (a->len && a->u.sa.sa_family == AF_INET)
+		return (ntohl(a->u.in4.sin_addr.s_addr) >> 24) == IN_LOOPBACKNET;
+	if (!a->len || a->u.sa.sa_family != AF_INET6)
+		return false;
+	return is_mapped(a) ? a->u.in6.sin6_addr.s6_addr[12] == IN_LOOPBACKNET : IN6_IS_ADDR_LOOPBACK(&a->u.in6.sin6_addr);
+}
+
 bool addr_same_host(const struct addr *a, const struct addr *b)
 {
 	if (a->len && b->len && a->u.sa.sa_family == AF_INET && b->u.sa.sa_family == AF_INET)

@@ -45,6 +45,7 @@ const char *addr_host_text(const struct addr *a, char *buf, size_t size);
 uint16_t addr_port(const struct addr *a);
 bool addr_equal(const struct addr *a, const struct addr *b);
 bool addr_same_host(const struct addr *a, const struct addr *b); /* whatever the ports; as addr_equal otherwise */
+bool addr_is_loopback(const struct addr *a); /* 127.0.0.0/8, ::1 */
 /* Parses a numeric address with port as addr_text() writes it; -1 when it is none. */
 int addr_parse(struct addr *out, const char *text) __attribute__((warn_unused_result));
 

@@ -12,6 +12,7 @@
 /* Binds and listens (backlog = somaxconn). Reuses the address (SO_REUSEADDR), free-binds addresses that are not local yet
  * (a VIP on the standby), replaces a stale Unix socket nobody listens on. "*" binds [::] for both families, 0.0.0.0 where there is no IPv6.
  * With CAP_NET_RAW (or CAP_NET_ADMIN) what is accepted there can still be reset when the host has lost the address.
+ * On a loopback address nothing is paced: where the system's congestion control is BBR, another is chosen.
  * Returns the descriptor, or -1 with a sentence in err. Never shutdown() such a socket: others hold it too. */
 int sock_listen(const struct endpoint *e, char *err, size_t errsize) __attribute__((warn_unused_result));
 
@@ -19,7 +20,7 @@ int sock_listen(const struct endpoint *e, char *err, size_t errsize) __attribute
  * TCP gets TCP_NODELAY and SO_LINGER 0: until sock_orderly() a crash or close() is seen by the peer as RST, never as a clean end. */
 int sock_accept(int listener, struct addr *peer, struct addr *local) __attribute__((warn_unused_result));
 
-/* Starts connecting. Returns the descriptor (TCP options as above), or -1 with errno. Finished when writable: sock_error() is 0. */
+/* Starts connecting; not paced to a loopback address. Returns the descriptor (TCP options as above), or -1 with errno. Finished when writable: sock_error() is 0. */
 int sock_connect(const struct addr *to) __attribute__((warn_unused_result));
 int sock_error(int fd); /* takes and returns SO_ERROR */
 

@@ -167,9 +167,25 @@ static void test_addr(void **state)
 	assert_string_equal(addr_text(&a, text, sizeof(text)), "unix:@ab");
 }
 
+static void loopback(void **state)
+{
+	static const struct {
+		const char *text;
+		bool is;
+	} cases[] = { { "127.0.0.1:80", true }, { "127.9.9.9:80", true }, { "[::1]:80", true }, { "[::ffff:127.0.0.1]:80", true }, { "128.0.0.1:80", false }, { "[::2]:80", false }, { "0.0.0.0:80", false }, { "[::]:80", false }, { "[::ffff:10.0.0.1]:80", false }, { "unix:/x", false } };
+	struct addr a = { 0 };
+
+	assert_false(addr_is_loopback(&a));
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		assert_int_equal(addr_parse(&a, cases[i].text), 0);
+		assert_int_equal(addr_is_loopback(&a), cases[i].is);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(loopback),
 		cmocka_unit_test(test_good),
 		cmocka_unit_test(test_bad),
 		cmocka_unit_test(test_long),

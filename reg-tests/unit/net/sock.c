@@ -6,13 +6,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <net/if.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -253,6 +256,57 @@ static void descriptors(void **state)
 	close(pipes[1]);
 }
 
+static void assert_paced(int fd, bool is)
+{
+	char name[16] = "";
+	socklen_t len = sizeof(name) - 1;
+
+	assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &len), 0);
+	assert_int_equal(strncmp(name, "bbr", 3) == 0, is);
+}
+
+/* A network of its own for this test and those after it, where connections begin with BBR. */
+static void own_network(void)
+{
+	struct ifreq lo = { .ifr_name = "lo", .ifr_flags = IFF_UP };
+	int fd, setting;
+
+	if (unshare(CLONE_NEWNET) < 0)
+		skip(); /* not root */
+	fd = socket(AF_INET, SOCK_DGRAM, 0);
+	assert_int_equal(ioctl(fd, SIOCSIFFLAGS, &lo), 0);
+	close(fd);
+	setting = open("/proc/sys/net/ipv4/tcp_congestion_control", O_WRONLY);
+	if (setting < 0 || write(setting, "bbr", 3) != 3)
+		skip(); /* a kernel without it */
+	close(setting);
+}
+
+static void nothing_within_the_host_is_paced(void **state)
+{
+	struct addr where, peer;
+	char err[256];
+	int listener, far, near, wide, unset;
+
+	own_network();
+	listener = listen_text("127.0.0.1:0", &where, err, sizeof(err));
+	near = sock_connect(&where);
+	wait_for(listener, POLLIN);
+	far = sock_accept(listener, &peer, NULL);
+	wide = listen_text("0.0.0.0:0", &where, err, sizeof(err));
+	unset = socket(AF_INET, SOCK_STREAM, 0);
+	assert_paced(listener, false);
+	assert_paced(near, false);
+	assert_paced(far, false);
+	assert_paced(wide, true);
+	assert_paced(unset, true);
+	close(listener);
+	close(near);
+	close(far);
+	close(wide);
+	close(unset);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -265,6 +319,7 @@ int main(void)
 		cmocka_unit_test(unix_path),
 		cmocka_unit_test(a_file_is_never_removed),
 		cmocka_unit_test(descriptors),
+		cmocka_unit_test(nothing_within_the_host_is_paced),
 	};
 
 	return cmocka_run_group_tests(tests, make_dir, remove_dir);
