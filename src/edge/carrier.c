@@ -24,6 +24,7 @@
 #define LOWAT_MS 2                /* ... or what the link sends in this time */
 #define LOWAT_NARROW (32u << 10)  /* instead of both, when the network takes less than we have; then one session alone ... */
 #define LOWAT_ALONE_MS 32         /* ... may have so much of it waiting */
+#define BULK_PACE (64u << 10)     /* bytes a millisecond: others wait no longer than that for a session's frame of 64 KiB */
 #define PACE_MS 8                 /* between measurements of that */
 #define LEAVE_US 2000             /* of a turn, for links that went down */
 
@@ -203,6 +204,7 @@ static void choose_lowat(struct carrier *c)
 static void write_some(struct carrier *c)
 {
 	choose_lowat(c);
+	h2_bulk(link_h2(c->link), !c->narrow && c->pace >= BULK_PACE);
 	struct iovec iov = {buffer(&output, OUTPUT_MAX), c->lowat < OUTPUT_MAX ? c->lowat : OUTPUT_MAX};
 	ssize_t n = link_output(c->link, iov.iov_base, iov.iov_len);
 	if (n <= 0)

@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define RECORD 16384 /* plaintext of a full TLS record */
 #define HELLO_PIECE 16000
 #define HELLO_MAX (256u << 10)
 #define HELLO_END 0x1
@@ -40,6 +41,7 @@ struct h2 {
 	bool fields_bad;
 	bool peer_closing, closing; /* GOAWAY received, sent */
 	bool broken;
+	bool bulk;
 	uint8_t head[9]; /* of the frame being received, as far as it is there */
 	size_t head_len, skip; /* skip: bytes until the next head */
 	uint32_t glitches, explained; /* resets that the streams opened so far account for */
@@ -495,7 +497,10 @@ static ssize_t read_data(nghttp2_session *ng, int32_t id, uint8_t *buf, size_t l
 static ssize_t data_length(nghttp2_session *ng, uint8_t type, int32_t id, int32_t session_window, int32_t stream_window, uint32_t frame_max,
 			   void *arg)
 {
-	int32_t len = H2_DATA_MAX;
+	const struct h2 *h = arg;
+	int32_t len = h->bulk && frame_max >= H2_BULK_MAX ? H2_BULK_MAX : H2_DATA_MAX;
+	while (len > H2_DATA_MAX && h->room < 9 + (size_t)len)
+		len -= RECORD;
 	if (session_window < len)
 		len = session_window;
 	if (stream_window < len)
@@ -529,6 +534,11 @@ ssize_t h2_output(struct h2 *h, uint8_t *dst, size_t size)
 		return -1;
 	}
 	return (ssize_t)(size - h->room);
+}
+
+void h2_bulk(struct h2 *h, bool on)
+{
+	h->bulk = on;
 }
 
 bool h2_wants_output(const struct h2 *h)
@@ -711,10 +721,11 @@ static int greet(struct h2 *h, uint32_t max_streams)
 	nghttp2_settings_entry s[] = {
 		{NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE, H2_STREAM_WINDOW},
 		{NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, 8192},
+		{NGHTTP2_SETTINGS_MAX_FRAME_SIZE, H2_BULK_MAX},
 		{NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, max_streams < UINT32_MAX - STREAMS_SLACK ? max_streams + STREAMS_SLACK : UINT32_MAX},
 		{NGHTTP2_SETTINGS_ENABLE_PUSH, 0},
 	};
-	size_t n = h->role == H2_HUB ? 4 : 3;
+	size_t n = h->role == H2_HUB ? 5 : 4;
 	if (nghttp2_submit_settings(h->ng, NGHTTP2_FLAG_NONE, s, n) != 0)
 		return -1;
 	return nghttp2_session_set_local_window_size(h->ng, NGHTTP2_FLAG_NONE, 0, CONNECTION_WINDOW) == 0 ? 0 : -1;

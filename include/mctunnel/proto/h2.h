@@ -8,7 +8,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define H2_DATA_MAX 16375          /* payload of a DATA frame: with its header it fills one TLS record */
+#define H2_DATA_MAX 16375          /* payload of a DATA frame: with its header it fills one TLS record; ... */
+#define H2_BULK_MAX 65527          /* ... or four, when h2_bulk() says so */
 #define H2_STREAM_WINDOW (4u << 20) /* what a peer may have in flight towards us on one stream */
 #define H2_FIELD_MAX 192
 #define H2_REFUSED_STREAM 7         /* code of a reset: nothing was done with the stream */
@@ -70,6 +71,8 @@ const char *h2_error(const struct h2 *h);
 
 /* Frames to send, control frames first, then streams in turn: fills dst, returns the bytes (0: nothing to say now), -1 as above. size >= 32768. */
 ssize_t h2_output(struct h2 *h, uint8_t *dst, size_t size);
+/* From now on a stream may send up to H2_BULK_MAX bytes before it is the turn of others (and the peer may take so much); else H2_DATA_MAX. */
+void h2_bulk(struct h2 *h, bool on);
 bool h2_wants_output(const struct h2 *h);
 
 /* Hub role: opens a stream; returns its id, -1 when the link can take no more (limit, numbers used up, goaway). */
