@@ -16,7 +16,6 @@ struct chunk {
 	unsigned char data[];
 };
 
-#define CHUNK_CAP 16384
 #define MORSEL_CAP (2048 - sizeof(struct chunk))
 
 static size_t smaller(size_t a, size_t b)
@@ -28,7 +27,7 @@ static size_t smaller(size_t a, size_t b)
 static struct chunk *chunk_for(size_t bytes)
 {
 	enum mem_kind kind = bytes > MORSEL_CAP ? MEM_CHUNK : MEM_MORSEL;
-	size_t cap = kind == MEM_CHUNK ? CHUNK_CAP : MORSEL_CAP;
+	size_t cap = kind == MEM_CHUNK ? BUFQ_CHUNK : MORSEL_CAP;
 	struct chunk *c = mem_get(kind, sizeof(*c) + cap);
 
 	if (!c)
@@ -207,37 +206,51 @@ static void settle(const struct bufq *q, struct buf_cursor *c)
 	c->off = q->head ? q->head->begin : 0;
 }
 
-/* Moves by at most n bytes, copying to dst if there is one; returns how many. Stays at a chunk's end until
- * the next call, because the chunk that follows may not be there yet. */
-static size_t pass(struct buf_cursor *c, unsigned char *dst, size_t n)
+/* Bytes at the cursor in its chunk. It stays at a chunk's end until it is asked, because the chunk that follows may not be there yet. */
+static size_t here(struct buf_cursor *c)
 {
-	size_t left = n;
-
-	while (left > 0 && c->chunk) {
-		size_t part = smaller(left, c->chunk->end - c->off);
-
-		if (part == 0) {
-			if (!c->chunk->next)
-				break;
-			c->chunk = c->chunk->next;
-			c->off = 0;
-			continue;
-		}
-		if (dst) {
-			memcpy(dst, c->chunk->data + c->off, part);
-			dst += part;
-		}
-		c->off += part;
-		left -= part;
+	while (c->chunk && c->off == c->chunk->end && c->chunk->next) {
+		c->chunk = c->chunk->next;
+		c->off = 0;
 	}
-	c->at += n - left;
-	return n - left;
+	return c->chunk ? c->chunk->end - c->off : 0;
+}
+
+static void step(struct buf_cursor *c, size_t n)
+{
+	c->off += n;
+	c->at += n;
+}
+
+size_t bufq_next(const struct bufq *q, struct buf_cursor *c, const void **at, size_t len)
+{
+	size_t n;
+
+	settle(q, c);
+	n = smaller(here(c), len);
+	if (n > 0)
+		*at = c->chunk->data + c->off;
+	step(c, n);
+	return n;
+}
+
+size_t bufq_rest(const struct bufq *q, struct buf_cursor *c)
+{
+	settle(q, c);
+	return here(c);
 }
 
 size_t bufq_read(const struct bufq *q, struct buf_cursor *c, void *dst, size_t len)
 {
-	settle(q, c);
-	return pass(c, dst, len);
+	unsigned char *to = dst;
+	const void *from;
+	size_t got = 0, n;
+
+	while (got < len && (n = bufq_next(q, c, &from, len - got)) > 0) {
+		memcpy(to + got, from, n);
+		got += n;
+	}
+	return got;
 }
 
 void bufq_seek(const struct bufq *q, struct buf_cursor *c, size_t skip)
@@ -245,5 +258,10 @@ void bufq_seek(const struct bufq *q, struct buf_cursor *c, size_t skip)
 	BUG_ON(skip > q->len);
 	c->at = q->dropped;
 	settle(q, c);
-	pass(c, NULL, skip);
+	while (skip > 0) {
+		size_t part = smaller(here(c), skip);
+
+		step(c, part);
+		skip -= part;
+	}
 }

@@ -24,7 +24,7 @@
 #define LOWAT_MS 2                /* ... or what the link sends in this time */
 #define LOWAT_NARROW (32u << 10)  /* instead of both, when the network takes less than we have; then one session alone ... */
 #define LOWAT_ALONE_MS 32         /* ... may have so much of it waiting */
-#define BULK_PACE (64u << 10)     /* bytes a millisecond: others wait no longer than that for a session's frame of 64 KiB */
+#define PIECES 64                 /* of an output */
 #define PACE_MS 8                 /* between measurements of that */
 #define LEAVE_US 2000             /* of a turn, for links that went down */
 
@@ -201,16 +201,25 @@ static void choose_lowat(struct carrier *c)
 	sock_notsent_lowat(conn_fd(c->conn), lowat);
 }
 
+/* How much of one session in a row: as much as the link sends in a millisecond. */
+static uint32_t wanted_row(const struct carrier *c)
+{
+	uint32_t row = H2_DATA_MAX;
+	while (!c->narrow && 4 * row <= H2_BULK_MAX && 4 * row <= c->pace)
+		row *= 4;
+	return row;
+}
+
 static void write_some(struct carrier *c)
 {
 	choose_lowat(c);
-	h2_bulk(link_h2(c->link), !c->narrow && c->pace >= BULK_PACE);
-	struct iovec iov = {buffer(&output, OUTPUT_MAX), c->lowat < OUTPUT_MAX ? c->lowat : OUTPUT_MAX};
-	ssize_t n = link_output(c->link, iov.iov_base, iov.iov_len);
+	h2_row(link_h2(c->link), wanted_row(c));
+	struct iovec iov[PIECES];
+	struct h2_sink k = {.buf = buffer(&output, OUTPUT_MAX), .size = c->lowat < OUTPUT_MAX ? c->lowat : OUTPUT_MAX, .iov = iov, .max = PIECES};
+	ssize_t n = link_gather(c->link, &k);
 	if (n <= 0)
 		return;
-	iov.iov_len = (size_t)n;
-	ssize_t taken = conn_writev(c->conn, &iov, 1);
+	ssize_t taken = conn_writev(c->conn, iov, k.n);
 	if (taken == CONN_FAILED) {
 		broken(c);
 		return;

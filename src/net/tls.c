@@ -33,6 +33,7 @@
 #define HANDSHAKES_US 2000 /* of a turn */
 
 #define RECORD 16384            /* plaintext of a full record */
+#define NEARLY (RECORD - RECORD / 8)
 #define RECV_MIN (RECORD + 512) /* worth one recv(), whatever room the reader has */
 #define IN_SIZE (256 << 10)
 #define OUT_SIZE (512 << 10)
@@ -510,7 +511,7 @@ static bool write_record(struct tls_conn *t, const void *data, size_t len)
 	return outcome(t, SSL_write_ex(t->ssl, data, len, &n)) == DONE;
 }
 
-/* Full records, whatever the pieces are: short ones are joined. */
+/* Full records, whatever the pieces are: short ones are joined. What nearly fills a record is not worth copying. */
 static bool write_records(struct tls_conn *t, const struct iovec *iov, int n)
 {
 	size_t joined = 0;
@@ -520,12 +521,14 @@ static bool write_records(struct tls_conn *t, const struct iovec *iov, int n)
 		size_t left = iov[i].iov_len, part;
 
 		for (; left > 0; p += part, left -= part) {
-			part = smaller(left, RECORD - joined);
-			if (part == RECORD) {
-				if (!write_record(t, p, RECORD))
+			part = smaller(left, RECORD);
+			if (part >= NEARLY) {
+				if (!write_record(t, io->record, joined) || !write_record(t, p, part))
 					return false;
+				joined = 0;
 				continue;
 			}
+			part = smaller(part, RECORD - joined);
 			memcpy(io->record + joined, p, part);
 			joined += part;
 			if (joined == RECORD) {

@@ -18,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define RECORD 16384 /* plaintext of a full TLS record */
+#define WORTH_POINTING 8192 /* shorter pieces are copied */
 #define HELLO_PIECE 16000
 #define HELLO_MAX (256u << 10)
 #define HELLO_END 0x1
@@ -41,14 +41,15 @@ struct h2 {
 	bool fields_bad;
 	bool peer_closing, closing; /* GOAWAY received, sent */
 	bool broken;
-	bool bulk;
+	uint32_t row; /* h2_row() */
 	uint8_t head[9]; /* of the frame being received, as far as it is there */
 	size_t head_len, skip; /* skip: bytes until the next head */
 	uint32_t glitches, explained; /* resets that the streams opened so far account for */
 	char *hello; /* owned: pieces received so far */
 	size_t hello_len;
 	struct list pieces; /* owned: hello frames to send */
-	uint8_t *out;       /* borrowed: destination of the running h2_output */
+	struct h2_sink *sink; /* borrowed: of the running h2_gather */
+	uint8_t *out, *run; /* inside its buffer: where to go on; where what iov does not tell of yet begins */
 	size_t room;
 	struct slot_share shared;
 	char error[128];
@@ -450,6 +451,32 @@ int h2_input(struct h2 *h, const uint8_t *data, size_t len)
 
 /* ---- sending ---- */
 
+static void put(struct h2 *h, const void *data, size_t len)
+{
+	memcpy(h->out, data, len);
+	h->out += len;
+	h->room -= len;
+}
+
+static void end_run(struct h2 *h)
+{
+	if (h->out > h->run)
+		h->sink->iov[h->sink->n++] = (struct iovec){h->run, (size_t)(h->out - h->run)};
+	h->run = h->out;
+}
+
+/* False when there are too many pieces already. */
+static bool point(struct h2 *h, const void *at, size_t len)
+{
+	struct h2_sink *k = h->sink;
+	if (k->n + 3 > k->max) /* what was put before, this, and what will be put after it */
+		return false;
+	end_run(h);
+	k->iov[k->n++] = (struct iovec){(void *)(uintptr_t)at, len};
+	h->room -= len;
+	return true;
+}
+
 static ssize_t send_bytes(nghttp2_session *ng, const uint8_t *data, size_t len, int flags, void *arg)
 {
 	struct h2 *h = arg;
@@ -457,9 +484,7 @@ static ssize_t send_bytes(nghttp2_session *ng, const uint8_t *data, size_t len, 
 		return NGHTTP2_ERR_WOULDBLOCK;
 	if (len > h->room)
 		len = h->room;
-	memcpy(h->out, data, len);
-	h->out += len;
-	h->room -= len;
+	put(h, data, len);
 	return (ssize_t)len;
 }
 
@@ -468,10 +493,15 @@ static int send_data(nghttp2_session *ng, nghttp2_frame *frame, const uint8_t *h
 	struct h2 *h = arg;
 	void *stream = stream_owner(h, frame->hd.stream_id);
 	BUG_ON(!stream || h->room < 9 + len);
-	memcpy(h->out, header, 9);
-	h->ev->pull(h->owner, stream, h->out + 9, len, frame->hd.flags & NGHTTP2_FLAG_END_STREAM);
-	h->out += 9 + len;
-	h->room -= 9 + len;
+	put(h, header, 9);
+	for (size_t left = len, first = 1, n; left > 0; left -= n, first = 0) {
+		const void *at;
+		n = h->ev->next(h->owner, stream, &at, left);
+		BUG_ON(n == 0);
+		if (first || n < WORTH_POINTING || !point(h, at, n)) /* the first fills a TLS record together with the header */
+			put(h, at, n);
+	}
+	h->ev->made(h->owner, stream, len, frame->hd.flags & NGHTTP2_FLAG_END_STREAM);
 	return 0;
 }
 
@@ -498,9 +528,9 @@ static ssize_t data_length(nghttp2_session *ng, uint8_t type, int32_t id, int32_
 			   void *arg)
 {
 	const struct h2 *h = arg;
-	int32_t len = h->bulk && frame_max >= H2_BULK_MAX ? H2_BULK_MAX : H2_DATA_MAX;
-	while (len > H2_DATA_MAX && h->room < 9 + (size_t)len)
-		len -= RECORD;
+	int32_t len = (int32_t)h->row;
+	while (len > H2_DATA_MAX && (h->room < 9 + (size_t)len || frame_max < (uint32_t)len))
+		len -= H2_DATA_MAX;
 	if (session_window < len)
 		len = session_window;
 	if (stream_window < len)
@@ -521,24 +551,33 @@ static ssize_t pack_hello(nghttp2_session *ng, uint8_t *buf, size_t len, const n
 	return (ssize_t)n;
 }
 
-ssize_t h2_output(struct h2 *h, uint8_t *dst, size_t size)
+ssize_t h2_gather(struct h2 *h, struct h2_sink *k)
 {
 	if (h->broken)
 		return -1;
-	h->out = dst;
-	h->room = size;
+	h->sink = k;
+	h->out = h->run = k->buf;
+	h->room = k->size;
+	k->n = 0;
 	int rv = nghttp2_session_send(h->ng);
-	h->out = NULL;
 	if (rv != 0 && rv != NGHTTP2_ERR_WOULDBLOCK) {
 		set_error(h, nghttp2_strerror(rv));
 		return -1;
 	}
-	return (ssize_t)(size - h->room);
+	end_run(h);
+	return (ssize_t)(k->size - h->room);
 }
 
-void h2_bulk(struct h2 *h, bool on)
+ssize_t h2_output(struct h2 *h, uint8_t *dst, size_t size)
 {
-	h->bulk = on;
+	struct iovec all[2];
+	struct h2_sink k = {.buf = dst, .size = size, .iov = all, .max = 2};
+	return h2_gather(h, &k);
+}
+
+void h2_row(struct h2 *h, uint32_t bytes)
+{
+	h->row = bytes;
 }
 
 bool h2_wants_output(const struct h2 *h)
@@ -737,6 +776,7 @@ struct h2 *h2_new(enum h2_role role, const struct h2_events *ev, void *owner, ui
 	if (!h)
 		return NULL;
 	h->role = role;
+	h->row = H2_DATA_MAX;
 	h->ev = ev;
 	h->owner = owner;
 	h->skip = role == H2_AGENT ? NGHTTP2_CLIENT_MAGIC_LEN : 0;

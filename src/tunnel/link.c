@@ -140,10 +140,16 @@ static size_t ready(void *owner, void *stream, size_t room, bool *fin)
 	return r->ev->ready(r, room, fin);
 }
 
-static void pull(void *owner, void *stream, uint8_t *dst, size_t len, bool fin)
+static size_t next(void *owner, void *stream, const void **at, size_t len)
 {
 	struct rider *r = stream;
-	r->ev->pull(r, dst, len, fin);
+	return r->ev->next(r, at, len);
+}
+
+static void made(void *owner, void *stream, size_t len, bool fin)
+{
+	struct rider *r = stream;
+	r->ev->made(r, len, fin);
 }
 
 static const struct h2_events h2_link_events = {
@@ -158,7 +164,8 @@ static const struct h2_events h2_link_events = {
 	.on_hello = on_hello,
 	.on_goaway = on_goaway,
 	.ready = ready,
-	.pull = pull,
+	.next = next,
+	.made = made,
 };
 
 /* ---- output ---- */
@@ -199,7 +206,7 @@ static void ping_if_due(struct link *l)
 	h2_ping(l->h2, l->ping_sent);
 }
 
-ssize_t link_output(struct link *l, uint8_t *dst, size_t size)
+ssize_t link_gather(struct link *l, struct h2_sink *k)
 {
 	if (l->dead)
 		return 0;
@@ -210,7 +217,7 @@ ssize_t link_output(struct link *l, uint8_t *dst, size_t size)
 		r->ev->flush_credit(r);
 	}
 	ping_if_due(l);
-	ssize_t n = h2_output(l->h2, dst, size);
+	ssize_t n = h2_gather(l->h2, k);
 	if (n < 0) {
 		l->dead = true;
 		l->ev->on_dead(l->owner, REASON_PROTOCOL);
@@ -220,6 +227,13 @@ ssize_t link_output(struct link *l, uint8_t *dst, size_t size)
 	if (l->ping_wanted > l->ping_sent)
 		link_lazy(l);
 	return n;
+}
+
+ssize_t link_output(struct link *l, uint8_t *dst, size_t size)
+{
+	struct iovec all[2];
+	struct h2_sink k = {.buf = dst, .size = size, .iov = all, .max = 2};
+	return link_gather(l, &k);
 }
 
 bool link_wants_output(const struct link *l)

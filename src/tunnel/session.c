@@ -18,8 +18,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define RING_MIN (16u << 10)
-#define RING_MAX H2_STREAM_WINDOW
+#define RING_MIN BUFQ_CHUNK
+#define RING_MAX (256 * BUFQ_CHUNK) /* what H2_STREAM_WINDOW has room for */
 #define CHUNK_BYTES (16u << 10)
 #define CREDIT_MIN (16u << 10)
 #define CREDIT_MAX (256u << 10)
@@ -857,6 +857,13 @@ void session_fin(struct session *s)
 	wake(s);
 }
 
+/* A large frame ends with a chunk, so that the next one begins with one and is sent from where it lies. */
+static size_t in_whole_chunks(struct session *s, size_t room)
+{
+	size_t rest = bufq_rest(&s->out.ring, &s->out.cur);
+	return room < rest + BUFQ_CHUNK ? room : rest + (room - rest) / BUFQ_CHUNK * BUFQ_CHUNK;
+}
+
 static size_t ready(struct rider *r, size_t room, bool *fin)
 {
 	struct session *s = of(r);
@@ -864,17 +871,21 @@ static size_t ready(struct rider *r, size_t room, bool *fin)
 	uint64_t unsent = o->end - o->sent;
 	if (s->state == RESUMING || s->aborted || (s->agent_side && s->state == OPENING))
 		return 0;
-	size_t n = unsent < room ? (size_t)unsent : room;
+	size_t n = unsent < room ? (size_t)unsent : in_whole_chunks(s, room);
 	*fin = o->fin && o->sent + n == o->end;
 	return n;
 }
 
-static void pull(struct rider *r, uint8_t *dst, size_t len, bool fin)
+static size_t next(struct rider *r, const void **at, size_t len)
+{
+	struct outgoing *o = &of(r)->out;
+	return bufq_next(&o->ring, &o->cur, at, len);
+}
+
+static void made(struct rider *r, size_t len, bool fin)
 {
 	struct session *s = of(r);
 	struct outgoing *o = &s->out;
-	size_t n = bufq_read(&o->ring, &o->cur, dst, len);
-	BUG_ON(n != len);
 	o->sent += len;
 	if (o->sent > o->sent_high)
 		o->sent_high = o->sent;
@@ -1212,7 +1223,8 @@ static const struct rider_events riding = {
 	.was_reset = was_reset,
 	.closed = closed,
 	.ready = ready,
-	.pull = pull,
+	.next = next,
+	.made = made,
 	.deliver = deliver,
 	.flush_credit = flush_credit,
 	.confirmed = confirmed,

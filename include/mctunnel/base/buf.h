@@ -8,6 +8,8 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
+#define BUFQ_CHUNK 16375 /* bytes of a large chunk: with the head of a DATA frame they fill a TLS record */
+
 struct chunk;
 
 struct bufq {
@@ -42,6 +44,12 @@ void bufq_clear(struct bufq *q);
 
 /* Copies up to len bytes from the cursor on into dst and moves it; returns how many. */
 size_t bufq_read(const struct bufq *q, struct buf_cursor *c, void *dst, size_t len);
+
+/* What is contiguous at the cursor, at most len bytes, in place (good until it is dropped); moves the cursor behind it. Returns how many, 0 at the end. */
+size_t bufq_next(const struct bufq *q, struct buf_cursor *c, const void **at, size_t len);
+
+/* How many bytes follow the cursor in its chunk: what comes then begins another. */
+size_t bufq_rest(const struct bufq *q, struct buf_cursor *c);
 
 /* Puts the cursor `skip` bytes behind the head (skip <= len), also backwards. */
 void bufq_seek(const struct bufq *q, struct buf_cursor *c, size_t skip);

@@ -7,9 +7,10 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
+#include <sys/uio.h>
 
 #define H2_DATA_MAX 16375          /* payload of a DATA frame: with its header it fills one TLS record; ... */
-#define H2_BULK_MAX 65527          /* ... or four, when h2_bulk() says so */
+#define H2_BULK_MAX (15 * H2_DATA_MAX) /* ... and of the largest that h2_row() allows */
 #define H2_STREAM_WINDOW (4u << 20) /* what a peer may have in flight towards us on one stream */
 #define H2_FIELD_MAX 192
 #define H2_REFUSED_STREAM 7         /* code of a reset: nothing was done with the stream */
@@ -57,8 +58,10 @@ struct h2_events {
 	void (*on_goaway)(void *owner, const char *text, size_t len); /* GOAWAY or DRAIN; text is not ended by a NUL */
 	/* How many bytes, at most `room`, the stream has to send now; *fin is set when its end follows them. 0 without *fin: nothing (h2_wake later). */
 	size_t (*ready)(void *owner, void *stream, size_t room, bool *fin);
-	/* Copies the bytes that ready() announced. */
-	void (*pull)(void *owner, void *stream, uint8_t *dst, size_t len, bool fin);
+	/* The bytes that ready() announced: those that are contiguous, at most len; called again until it has given all. fin: as ready() said. */
+	size_t (*next)(void *owner, void *stream, const void **at, size_t len);
+	/* The frame is made. */
+	void (*made)(void *owner, void *stream, size_t len, bool fin);
 };
 
 /* max_streams: how many the other side may open (agent role). NULL when memory is used up. */
@@ -71,8 +74,17 @@ const char *h2_error(const struct h2 *h);
 
 /* Frames to send, control frames first, then streams in turn: fills dst, returns the bytes (0: nothing to say now), -1 as above. size >= 32768. */
 ssize_t h2_output(struct h2 *h, uint8_t *dst, size_t size);
-/* From now on a stream may send up to H2_BULK_MAX bytes before it is the turn of others (and the peer may take so much); else H2_DATA_MAX. */
-void h2_bulk(struct h2 *h, bool on);
+/* The same, but what streams send stays where it lies: iov[0..n) are all the bytes in their order, in buf or where next() said, good until input or the
+ * next output. Returns their sum, at most `size`. */
+struct h2_sink {
+	uint8_t *buf; /* borrowed: `size` bytes */
+	size_t size;
+	struct iovec *iov; /* borrowed: `max` of them, 2 at least */
+	int max, n;
+};
+ssize_t h2_gather(struct h2 *h, struct h2_sink *k);
+/* So many bytes, from H2_DATA_MAX (at first) to H2_BULK_MAX, a stream may send before it is the turn of others, if the peer takes them in one frame. */
+void h2_row(struct h2 *h, uint32_t bytes);
 bool h2_wants_output(const struct h2 *h);
 
 /* Hub role: opens a stream; returns its id, -1 when the link can take no more (limit, numbers used up, goaway). */

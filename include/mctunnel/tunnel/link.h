@@ -30,6 +30,7 @@ void link_heartbeat(struct link *l, uint32_t interval_ms, uint32_t timeout_ms);
 int link_input(struct link *l, const uint8_t *data, size_t len) __attribute__((warn_unused_result));
 /* Bytes to send into dst (size >= 32 KiB); 0: nothing more now. */
 ssize_t link_output(struct link *l, uint8_t *dst, size_t size);
+ssize_t link_gather(struct link *l, struct h2_sink *k); /* the same, as h2_gather */
 bool link_wants_output(const struct link *l);
 
 /* The process stops: every session here ends with `why` and is told so to the other side, then GOAWAY. link_down follows. */
@@ -79,7 +80,8 @@ struct rider_events {
 	void (*was_reset)(struct rider *r, uint32_t code);
 	void (*closed)(struct rider *r, uint32_t code);
 	size_t (*ready)(struct rider *r, size_t room, bool *fin);
-	void (*pull)(struct rider *r, uint8_t *dst, size_t len, bool fin);
+	size_t (*next)(struct rider *r, const void **at, size_t len);
+	void (*made)(struct rider *r, size_t len, bool fin);
 	void (*deliver)(struct rider *r);      /* all input of the turn is in: calls the owner, keeps what it did not take */
 	void (*flush_credit)(struct rider *r); /* output is being made: says what was consumed */
 	void (*confirmed)(struct rider *r);    /* the barrier was answered */

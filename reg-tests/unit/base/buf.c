@@ -113,9 +113,9 @@ static void test_little_data_holds_little(void **state)
 {
 	struct bufq q = { 0 };
 
-	assert_int_equal(receive(&q, 65536, 16, 100), 4);
+	assert_int_equal(receive(&q, 4 * BUFQ_CHUNK, 16, 100), 4);
 	assert_held(0, 1);
-	assert_int_equal(receive(&q, 65536, 16, 100), 5);
+	assert_int_equal(receive(&q, 4 * BUFQ_CHUNK, 16, 100), 5);
 	assert_held(0, 1);
 	append(&q, MORSEL_CAP - 200);
 	assert_held(0, 1);
@@ -128,11 +128,11 @@ static void test_little_data_holds_little(void **state)
 	append(&q, MORSEL_CAP + 1);
 	assert_held(1, 0);
 	bufq_clear(&q);
-	receive(&q, 16384, 2, MORSEL_CAP + 1);
+	receive(&q, BUFQ_CHUNK, 2, MORSEL_CAP + 1);
 	assert_held(1, 0);
 	assert_content(&q);
 	bufq_clear(&q);
-	append(&q, CHUNK_CAP + 10);
+	append(&q, BUFQ_CHUNK + 10);
 	assert_held(1, 1);
 	bufq_clear(&q);
 }
@@ -144,7 +144,7 @@ static void test_shrinking_needs_memory(void **state)
 
 	append(&other, 1);
 	mem_limit(MEM_MORSEL, 1);
-	receive(&q, 16384, 2, 10);
+	receive(&q, BUFQ_CHUNK, 2, 10);
 	assert_held(1, 1);
 	assert_content(&q);
 	bufq_clear(&q);
@@ -156,7 +156,7 @@ static void test_pieces_are_bounded(void **state)
 	struct bufq q = { 0 };
 
 	assert_int_equal(receive(&q, 1000000, 3, 1000000), 3);
-	assert_int_equal(q.len, 3 * CHUNK_CAP);
+	assert_int_equal(q.len, 3 * BUFQ_CHUNK);
 	assert_int_equal(receive(&q, 50, 3, 20), 1);
 	assert_int_equal(receive(&q, 50, 0, 0), 0);
 	assert_content(&q);
@@ -170,15 +170,15 @@ static void test_no_memory_appends_nothing(void **state)
 
 	append(&q, 10);
 	mem_limit(MEM_CHUNK, 3);
-	assert_int_equal(bufq_append(&q, stream, 5 * CHUNK_CAP), -1);
+	assert_int_equal(bufq_append(&q, stream, 5 * BUFQ_CHUNK), -1);
 	assert_int_equal(q.len, 10);
 	assert_held(0, 1);
-	assert_int_equal(bufq_reserve(&q, 5 * CHUNK_CAP, iov, 8), 4);
+	assert_int_equal(bufq_reserve(&q, 5 * BUFQ_CHUNK, iov, 8), 4);
 	bufq_commit(&q, 0);
 	assert_content(&q);
 	bufq_clear(&q);
-	append(&q, 3 * CHUNK_CAP);
-	assert_int_equal(bufq_reserve(&q, CHUNK_CAP, iov, 8), 0);
+	append(&q, 3 * BUFQ_CHUNK);
+	assert_int_equal(bufq_reserve(&q, BUFQ_CHUNK, iov, 8), 0);
 	bufq_commit(&q, 0);
 	assert_content(&q);
 	bufq_clear(&q);
@@ -191,14 +191,14 @@ static void test_the_last_come_is_not_starved(void **state)
 	struct iovec iov[4];
 
 	mem_limit(MEM_CHUNK, 1);
-	assert_int_equal(bufq_append(&greedy, stream, 16384), 0);
-	assert_int_equal(bufq_reserve(&modest, 16384, iov, 4), 1);
+	assert_int_equal(bufq_append(&greedy, stream, BUFQ_CHUNK), 0);
+	assert_int_equal(bufq_reserve(&modest, BUFQ_CHUNK, iov, 4), 1);
 	assert_true(iov[0].iov_len > 1000 && iov[0].iov_len < 2048);
 	memcpy(iov[0].iov_base, stream, iov[0].iov_len);
 	bufq_commit(&modest, iov[0].iov_len);
-	assert_int_equal(bufq_reserve(&modest, 16384, iov, 4), 0);
+	assert_int_equal(bufq_reserve(&modest, BUFQ_CHUNK, iov, 4), 0);
 	bufq_commit(&modest, 0);
-	assert_int_equal(bufq_reserve(&greedy, 16384, iov, 4), 0);
+	assert_int_equal(bufq_reserve(&greedy, BUFQ_CHUNK, iov, 4), 0);
 	bufq_commit(&greedy, 0);
 	bufq_clear(&greedy);
 	bufq_clear(&modest);
@@ -209,12 +209,12 @@ static void test_cursor_at_the_end_sees_what_comes(void **state)
 	struct bufq q = { 0 };
 	struct buf_cursor c = { 0 };
 
-	append(&q, CHUNK_CAP);
-	assert_reads(&q, &c, 0, CHUNK_CAP + 5, CHUNK_CAP);
+	append(&q, BUFQ_CHUNK);
+	assert_reads(&q, &c, 0, BUFQ_CHUNK + 5, BUFQ_CHUNK);
 	append(&q, 7);
-	assert_reads(&q, &c, CHUNK_CAP, 100, 7);
+	assert_reads(&q, &c, BUFQ_CHUNK, 100, 7);
 	receive(&q, 20000, 4, 20000);
-	assert_reads(&q, &c, CHUNK_CAP + 7, 30000, 20000);
+	assert_reads(&q, &c, BUFQ_CHUNK + 7, 30000, 20000);
 	bufq_clear(&q);
 }
 
@@ -224,18 +224,44 @@ static void test_cursor_outlives_its_chunk(void **state)
 	struct bufq q = { 0 };
 	struct buf_cursor c = { 0 };
 
-	append(&q, CHUNK_CAP);
-	assert_reads(&q, &c, 0, CHUNK_CAP, CHUNK_CAP);
+	append(&q, BUFQ_CHUNK);
+	assert_reads(&q, &c, 0, BUFQ_CHUNK, BUFQ_CHUNK);
 	append(&q, 50);
-	bufq_drop(&q, CHUNK_CAP);
+	bufq_drop(&q, BUFQ_CHUNK);
 	mem_reclaim();
-	assert_reads(&q, &c, CHUNK_CAP, 10, 10);
+	assert_reads(&q, &c, BUFQ_CHUNK, 10, 10);
 	bufq_drop(&q, 50);
 	mem_reclaim();
-	assert_reads(&q, &c, CHUNK_CAP, 10, 0);
+	assert_reads(&q, &c, BUFQ_CHUNK, 10, 0);
 	append(&q, 5);
-	assert_reads(&q, &c, CHUNK_CAP + 50, 10, 5);
+	assert_reads(&q, &c, BUFQ_CHUNK + 50, 10, 5);
 	bufq_clear(&q);
+}
+
+static void test_bytes_in_place(void **state)
+{
+	struct bufq q = { 0 };
+	struct buf_cursor c = { 0 };
+	const void *at = NULL;
+
+	assert_int_equal(bufq_rest(&q, &c), 0);
+	assert_int_equal(bufq_next(&q, &c, &at, 10), 0);
+	append(&q, BUFQ_CHUNK);
+	append(&q, 7);
+	assert_int_equal(bufq_rest(&q, &c), BUFQ_CHUNK);
+	assert_int_equal(bufq_next(&q, &c, &at, 100), 100);
+	assert_ptr_equal(at, q.head->data);
+	assert_int_equal(bufq_rest(&q, &c), BUFQ_CHUNK - 100);
+	assert_int_equal(bufq_next(&q, &c, &at, 100000), BUFQ_CHUNK - 100);
+	assert_ptr_equal(at, q.head->data + 100);
+	assert_int_equal(bufq_rest(&q, &c), 7);
+	assert_int_equal(bufq_next(&q, &c, &at, 100000), 7);
+	assert_memory_equal(at, stream + BUFQ_CHUNK, 7);
+	assert_int_equal(bufq_rest(&q, &c), 0);
+	append(&q, 3); /* behind it, in the same chunk */
+	assert_int_equal(bufq_rest(&q, &c), 3);
+	bufq_clear(&q);
+	assert_int_equal(bufq_rest(&q, &c), 0);
 }
 
 static void test_cursor_over_an_emptied_queue(void **state)
@@ -252,7 +278,7 @@ static void test_cursor_over_an_emptied_queue(void **state)
 		mem_reclaim();
 		assert_reads(&q, &c, at, 1000, 0);
 	}
-	receive(&q, 16384, 2, 30);
+	receive(&q, BUFQ_CHUNK, 2, 30);
 	assert_reads(&q, &c, at, 1000, 30);
 	bufq_clear(&q);
 }
@@ -263,17 +289,17 @@ static void test_seek(void **state)
 	struct buf_cursor c = { 0 };
 
 	bufq_seek(&q, &c, 0);
-	append(&q, 3 * CHUNK_CAP);
+	append(&q, 3 * BUFQ_CHUNK);
 	bufq_drop(&q, 100);
 	assert_reads(&q, &c, 100, 10, 10);
-	bufq_seek(&q, &c, CHUNK_CAP);
-	assert_reads(&q, &c, 100 + CHUNK_CAP, 10, 10);
+	bufq_seek(&q, &c, BUFQ_CHUNK);
+	assert_reads(&q, &c, 100 + BUFQ_CHUNK, 10, 10);
 	bufq_seek(&q, &c, 0);
 	assert_reads(&q, &c, 100, 10, 10);
 	bufq_seek(&q, &c, q.len);
 	assert_reads(&q, &c, 0, 10, 0);
 	append(&q, 9);
-	assert_reads(&q, &c, 3 * CHUNK_CAP, 100, 9);
+	assert_reads(&q, &c, 3 * BUFQ_CHUNK, 100, 9);
 	bufq_clear(&q);
 	assert_reads(&q, &c, 0, 10, 0);
 }
@@ -289,7 +315,7 @@ static uint32_t chance(uint32_t n)
 /* Mostly small, at times several chunks, often exactly at a boundary. */
 static size_t some_length(void)
 {
-	static const size_t edges[] = { 1, MORSEL_CAP - 1, MORSEL_CAP, MORSEL_CAP + 1, CHUNK_CAP, CHUNK_CAP + 1, 2 * CHUNK_CAP };
+	static const size_t edges[] = { 1, MORSEL_CAP - 1, MORSEL_CAP, MORSEL_CAP + 1, BUFQ_CHUNK, BUFQ_CHUNK + 1, 2 * BUFQ_CHUNK };
 
 	if (chance(3) == 0)
 		return edges[chance(sizeof(edges) / sizeof(edges[0]))];
@@ -373,6 +399,7 @@ int main(void)
 		RULE(test_the_last_come_is_not_starved),
 		RULE(test_cursor_at_the_end_sees_what_comes),
 		RULE(test_cursor_outlives_its_chunk),
+		RULE(test_bytes_in_place),
 		RULE(test_cursor_over_an_emptied_queue),
 		RULE(test_seek),
 		RULE(test_random_use),

@@ -19,7 +19,7 @@ static struct {
 	size_t sessions, says, room; /* says: at the next output, for which there was room */
 	size_t left;                 /* of each write, by the kernel, until the next turn */
 	size_t unsent;
-	uint32_t lowat;
+	uint32_t lowat, row;
 	int closed, aborted, downs, strands;
 	bool slow; /* to hear that it is down takes more than a turn has for that */
 	enum reason why;
@@ -43,12 +43,15 @@ int link_input(struct link *l, const uint8_t *data, size_t len)
 	return 0;
 }
 
-ssize_t link_output(struct link *l, uint8_t *dst, size_t size)
+ssize_t link_gather(struct link *l, struct h2_sink *k)
 {
 	bool wants = l->wants_output;
 
 	l->wants_output = false;
-	t.room = size;
+	t.room = k->size;
+	k->n = 2;
+	k->iov[0] = (struct iovec){ k->buf, t.says / 2 };
+	k->iov[1] = (struct iovec){ k->buf + t.says / 2, t.says - t.says / 2 };
 	return wants ? (ssize_t)t.says : 0;
 }
 
@@ -67,6 +70,11 @@ struct h2 *link_h2(struct link *l)
 	return NULL;
 }
 
+void h2_row(struct h2 *h, uint32_t bytes)
+{
+	t.row = bytes;
+}
+
 const char *h2_error(const struct h2 *h)
 {
 	return "";
@@ -80,8 +88,12 @@ ssize_t conn_readv(struct conn *c, const struct iovec *iov, int n)
 
 ssize_t conn_writev(struct conn *c, const struct iovec *iov, int n)
 {
+	size_t sum = 0;
+
+	for (int i = 0; i < n; i++)
+		sum += iov[i].iov_len;
 	t.unsent = t.left;
-	return c->error ? CONN_FAILED : (ssize_t)iov->iov_len;
+	return c->error ? CONN_FAILED : (ssize_t)sum;
 }
 
 size_t conn_unsent(const struct conn *c)
@@ -279,6 +291,7 @@ static void kernels_queue_suits_the_pace(void **state)
 		pass_ms(1);
 	}
 	assert_int_equal(t.lowat, 512 << 10);
+	assert_int_equal(t.row, 4 * H2_DATA_MAX); /* a quarter of a millisecond */
 	assert_int_equal(t.room, OUTPUT_MAX);
 	pass_ms(60000);
 	says_bytes(c, 10); /* measures */
@@ -300,6 +313,7 @@ static void queue_is_short_on_a_narrow_link(void **state)
 	}
 	assert_int_equal(t.lowat, LOWAT_NARROW);
 	assert_int_equal(t.room, LOWAT_NARROW);
+	assert_int_equal(t.row, H2_DATA_MAX);
 	t.sessions = 1;
 	says_bytes(c, 12000);
 	assert_int_equal(t.lowat, 256 << 10); /* 32 ms, in powers of two */

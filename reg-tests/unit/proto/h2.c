@@ -168,6 +168,78 @@ static void test_frames_are_full_and_fit(void **state)
 	assert_int_equal(agent.got, 100000);
 }
 
+/* Bytes of the output; *pointed: how many of them stayed where they lay. */
+static size_t sum_of(const struct h2_sink *k, size_t *pointed)
+{
+	size_t sum = 0;
+	*pointed = 0;
+	for (int i = 0; i < k->n; i++) {
+		const uint8_t *at = k->iov[i].iov_base;
+		bool copied = at >= k->buf && at < k->buf + k->size;
+		assert_true(copied || (at == raw_bytes && k->iov[i].iov_len >= WORTH_POINTING));
+		assert_true(k->iov[i].iov_len > 0);
+		*pointed += copied ? 0 : k->iov[i].iov_len;
+		sum += k->iov[i].iov_len;
+	}
+	return sum;
+}
+
+static void pass_on(const struct h2_sink *k)
+{
+	for (int i = 0; i < k->n; i++) {
+		count_frames(&hub.sent, k->iov[i].iov_base, k->iov[i].iov_len);
+		assert_true(side_input(&agent, k->iov[i].iov_base, k->iov[i].iov_len));
+	}
+}
+
+/* Sends 300000 bytes in outputs of at most so many pieces; returns how many of them stayed where they lay. */
+static size_t gather_all(uint32_t row, int max)
+{
+	static uint8_t out[256 << 10];
+	struct iovec iov[32];
+	size_t pointed, all = 0;
+	hub.send = 300000;
+	hub.sent.longest = 0;
+	h2_row(hub.raw, row);
+	h2_wake(hub.raw, hub.stream);
+	while (h2_wants_output(hub.raw)) {
+		struct h2_sink k = {.buf = out, .size = sizeof out, .iov = iov, .max = max};
+		ssize_t n = h2_gather(hub.raw, &k);
+		assert_int_equal(sum_of(&k, &pointed), n);
+		assert_true(k.n <= max && (size_t)n <= sizeof out);
+		all += pointed;
+		pass_on(&k);
+	}
+	assert_int_equal(hub.sent.longest, row);
+	settle_pair(&hub, &agent);
+	return all;
+}
+
+static void test_bytes_stay_where_they_lie(void **state)
+{
+	opened();
+	assert_true(gather_all(H2_BULK_MAX, 32) > 200000);
+	assert_int_equal(agent.got, 300000);
+	assert_in_range(gather_all(4 * H2_DATA_MAX, 6), 1, 60000); /* few pieces: the others are copied */
+	assert_int_equal(gather_all(H2_DATA_MAX, 2), 0);
+	assert_int_equal(agent.got, 900000);
+}
+
+/* As many full pieces as the windows, the room and the peer's largest frame let pass. */
+static void test_length_of_a_frame(void **state)
+{
+	struct h2 h = {.row = H2_BULK_MAX, .room = 1 << 20};
+	assert_int_equal(data_length(NULL, 0, 1, INT32_MAX, INT32_MAX, 1 << 20, &h), H2_BULK_MAX);
+	assert_int_equal(data_length(NULL, 0, 1, INT32_MAX, INT32_MAX, 16384, &h), H2_DATA_MAX); /* who has not said that it takes more */
+	assert_int_equal(data_length(NULL, 0, 1, INT32_MAX, INT32_MAX, 65536, &h), 4 * H2_DATA_MAX);
+	assert_int_equal(data_length(NULL, 0, 1, INT32_MAX, 1000, 1 << 20, &h), 1000);
+	assert_int_equal(data_length(NULL, 0, 1, 999, 1000, 1 << 20, &h), 999);
+	h.room = 3 * H2_DATA_MAX + 9;
+	assert_int_equal(data_length(NULL, 0, 1, INT32_MAX, INT32_MAX, 1 << 20, &h), 3 * H2_DATA_MAX);
+	h.room = 10;
+	assert_int_equal(data_length(NULL, 0, 1, INT32_MAX, INT32_MAX, 1 << 20, &h), H2_DATA_MAX); /* waits for the next output */
+}
+
 static void test_stream_ends_while_output_is_full(void **state)
 {
 	uint8_t out[32768];
@@ -346,6 +418,8 @@ int main(int argc, char **argv)
 		T(test_hello_too_large),
 		T(test_hello_never_sent),
 		T(test_frames_are_full_and_fit),
+		T(test_bytes_stay_where_they_lie),
+		T(test_length_of_a_frame),
 		T(test_stream_ends_while_output_is_full),
 		T(test_window_closes_and_opens),
 		T(test_connection_window_stays_open),

@@ -133,6 +133,26 @@ static void test_frames_fit_records(void **state)
 	finish();
 }
 
+/* ... and begins with a chunk when the last one did not, so that the rest is sent from where it lies. */
+static void test_large_frames_end_with_a_chunk(void **state)
+{
+	bool fin;
+	up();
+	target.greedy = true;
+	user_write(&client, 100);
+	settle_pair(&hub, &agent);
+	client.s->out.limit = RING_MAX;
+	user_write(&client, 10 * BUFQ_CHUNK);
+	assert_int_equal(client.s->out.end - client.s->out.sent, 10 * BUFQ_CHUNK);
+	assert_int_equal(ready(&client.s->r, BUFQ_CHUNK, &fin), BUFQ_CHUNK);
+	size_t n = ready(&client.s->r, 4 * BUFQ_CHUNK, &fin);
+	assert_true(n > 3 * BUFQ_CHUNK && n < 4 * BUFQ_CHUNK);
+	assert_int_equal(n, bufq_rest(&client.s->out.ring, &client.s->out.cur) + 3 * BUFQ_CHUNK);
+	assert_int_equal(ready(&client.s->r, 100 * BUFQ_CHUNK, &fin), 10 * BUFQ_CHUNK);
+	settle_pair(&hub, &agent);
+	finish();
+}
+
 static void test_quick_reader_gets_a_larger_ring(void **state)
 {
 	up();
@@ -313,7 +333,7 @@ static void test_sender_waits_for_memory(void **state)
 	target.greedy = true;
 	mem_limit(MEM_CHUNK, 1);
 	mem_limit(MEM_MORSEL, 1);
-	void *chunk = mem_get(MEM_CHUNK, 16384 + sizeof(struct { void *n; uint16_t a[4]; }));
+	void *chunk = mem_get(MEM_CHUNK, BUFQ_CHUNK + sizeof(struct { void *n; uint16_t a[4]; }));
 	void *morsel = mem_get(MEM_MORSEL, 2048);
 	assert_int_equal(user_write(&client, 100), 0);
 	assert_true(client.s->out.blocked);
@@ -982,6 +1002,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		T(test_there_and_back),
 		T(test_frames_fit_records),
+		T(test_large_frames_end_with_a_chunk),
 		T(test_quick_reader_gets_a_larger_ring),
 		T(test_slow_reader_does_not),
 		T(test_ring_suits_the_round_trip),
