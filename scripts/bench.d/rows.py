@@ -16,6 +16,7 @@ from systems import Chain, Direct, Haproxy, Mctunnel, MctunnelOneLink, MctunnelO
 # row: seconds that one run takes, and those that are needed once, with Debian's peers
 ROWS = {"bulk": (38, 0), "web": (25, 0), "connect": (22, 0), "latency": (19, 0), "busy": (43, 0), "stalled": (46, 0), "memory": (26, 0),
         "agents": (14, 0), "storm": (18, 25), "road": (25, 0), "threads": (10, 0), "reload": (8, 0), "crash": (9, 0), "rules": (2, 15)}
+ORDER = [name for row in ROWS for name in (row, row + "-cubic")]  # of the published page
 SHORT = {"bulk": {"size": GB // 2, "counts": (1, 8)}, "web": {"seconds": 2}, "connect": {"seconds": 2}, "latency": {"count": 2000, "seconds": 2},
          "busy": {"seconds": 1}, "stalled": {"times": 2}, "memory": {"count": 2000, "many": 3000}, "agents": {"count": 300, "seconds": 2},
          "storm": {"count": 1000}, "road": {"size": GB // 16}, "threads": {"size": GB // 2, "seconds": 2}, "reload": {"seconds": 4}, "crash": {"kills": 2}}

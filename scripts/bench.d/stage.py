@@ -1,5 +1,6 @@
 """What a benchmark stands on: processes that end with it, their CPU and memory, the load and its targets."""
 import contextlib
+import ctypes
 import os
 import re
 import select
@@ -14,6 +15,7 @@ import time
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 TICK = os.sysconf("SC_CLK_TCK")
 GB = 1000 ** 3
+CLONE_NEWNET = 0x40000000
 PACKAGES = {"haproxy": "haproxy", "nginx": "nginx-light libnginx-mod-stream", "sshd": "openssh-server", "wrk": "wrk"}
 PATH = os.environ["PATH"] + ":/usr/sbin:/sbin"
 
@@ -78,6 +80,15 @@ def wait_port(port, what, seconds=15):
                 return
         time.sleep(0.02)
     raise Failed("%s does not listen on port %d" % (what, port))
+
+
+def own_network(congestion):
+    """From now on this process and those that it starts have a loopback of their own."""
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
+        raise Failed("no network of its own: " + os.strerror(ctypes.get_errno()))
+    run(["ip", "link", "set", "lo", "up"])
+    with open("/proc/sys/net/ipv4/tcp_congestion_control", "w") as f:
+        f.write(congestion)
 
 
 # ---- processes ----
