@@ -22,7 +22,9 @@ static int delay_after(unsigned failures)
 {
 	int delay = RESPAWN_DELAY_MIN_MS;
 
-	while (--failures > 0 && delay < RESPAWN_DELAY_MAX_MS)
+	if (failures == 1) /* may be chance */
+		return 0;
+	while (--failures > 1 && delay < RESPAWN_DELAY_MAX_MS)
 		delay *= 2;
 	return delay < RESPAWN_DELAY_MAX_MS ? delay : RESPAWN_DELAY_MAX_MS;
 }

@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #define RESPAWN_STABLE_MS 1000    /* ready for so long: its death is no failure to start */
-#define RESPAWN_DELAY_MIN_MS 100  /* after the first failure, then doubling */
+#define RESPAWN_DELAY_MIN_MS 100  /* after the second failure in a row, then doubling; after the first at once */
 #define RESPAWN_DELAY_MAX_MS 5000
 #define RESPAWN_FAILURES_MAX 10   /* in a row: give up */
 #define RESPAWN_HANG_MS 2000      /* a loop that has not turned for so long hangs */
