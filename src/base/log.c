@@ -32,6 +32,8 @@
 #include <unistd.h>
 
 #define TARGETS_MAX 8
+#define BURST_MS 10 /* between two lines: more will follow ... */
+#define GATHER_MS 2 /* ... and are waited for */
 #define QUEUE_BYTES_MAX (4u << 20)
 #define QUEUE_COUNT_MAX 32768u
 #define STOP_MS 1000
@@ -121,6 +123,7 @@ static struct {
 	struct job *current; /* owned; in the writer's hands */
 	size_t bytes, count;
 	uint64_t lost, complained_ms;
+	uint64_t woken_ms; /* when the writer had to be woken */
 } queue = { .lock = PTHREAD_MUTEX_INITIALIZER, .filled = PTHREAD_COND_INITIALIZER, .tail = &queue.head };
 
 static _Thread_local bool is_writer;
@@ -1060,11 +1063,29 @@ void log_set_level(enum log_level level)
 
 /* ---- the writing thread ---- */
 
+/* Under the lock. Lines that come one after the other are worth waking for once, not each for itself. */
+static void wait_for_jobs(void)
+{
+	static const struct timespec gather = { .tv_nsec = GATHER_MS * 1000000 };
+	bool burst;
+
+	if (queue.head || queue.stopping)
+		return;
+	while (!queue.head && !queue.stopping)
+		pthread_cond_wait(&queue.filled, &queue.lock);
+	burst = now_ms() - queue.woken_ms <= BURST_MS;
+	queue.woken_ms = now_ms();
+	if (!burst || queue.stopping)
+		return;
+	pthread_mutex_unlock(&queue.lock);
+	nanosleep(&gather, NULL);
+	pthread_mutex_lock(&queue.lock);
+}
+
 static struct job *next_job(uint64_t *lost)
 {
 	pthread_mutex_lock(&queue.lock);
-	while (!queue.head && !queue.stopping)
-		pthread_cond_wait(&queue.filled, &queue.lock);
+	wait_for_jobs();
 	struct job *j = queue_take();
 	queue.current = j;
 	if (!j)

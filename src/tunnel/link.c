@@ -13,7 +13,7 @@
 #define LAZY_MS 20
 #define FLOOD_BURST 2000u /* control frames at once, and ... */
 #define FLOOD_RATE 1000u  /* ... a second from then on; above what the traffic itself explains */
-#define BEAT_STEP_MS 10 /* beats of links that come together cost less */
+#define BEAT_STEPS 10 /* of an interval: beats of links that come together cost less */
 #define RTT_EVERY 5       /* heartbeat intervals between measurements on a busy link */
 
 struct link {
@@ -338,9 +338,9 @@ int link_input(struct link *l, const uint8_t *data, size_t len)
 static void plan_beat(struct link *l)
 {
 	uint64_t left = l->heard_ms + l->timeout_ms - clock_ms();
-	uint64_t delay = left < l->interval_ms ? left + 1 : l->interval_ms;
-	if (delay >= 50 * BEAT_STEP_MS)
-		delay -= (clock_ms() + delay) % BEAT_STEP_MS;
+	uint64_t delay = left < l->interval_ms ? left + 1 : l->interval_ms, step = l->interval_ms / BEAT_STEPS;
+	if (step > 0 && delay > step)
+		delay -= (clock_ms() + delay) % step;
 	timer_start(&l->beat, delay);
 }
 
