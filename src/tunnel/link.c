@@ -34,7 +34,7 @@ struct link {
 	uint32_t flood;               /* level of the bucket */
 	uint64_t flood_ms;
 	uint8_t peer[16];
-	bool touched, retiring, dead, peer_closing;
+	bool touched, retiring, dead, peer_closing, hub;
 };
 
 /* ---- events of h2 ---- */
@@ -335,12 +335,20 @@ int link_input(struct link *l, const uint8_t *data, size_t len)
 
 /* ---- heartbeat ---- */
 
+/* When something should have been heard, or else is to be asked for. One exchange an interval is enough for both sides: the hub waits a little longer. */
+static uint64_t beat_due(const struct link *l, uint64_t step)
+{
+	uint64_t now = clock_ms(), due = l->heard_ms + l->interval_ms + (l->hub ? step : 0), end = l->heard_ms + l->timeout_ms + 1;
+	if (due <= now)
+		due = now + l->interval_ms;
+	return due < end ? due : end;
+}
+
 static void plan_beat(struct link *l)
 {
-	uint64_t left = l->heard_ms + l->timeout_ms - clock_ms();
-	uint64_t delay = left < l->interval_ms ? left + 1 : l->interval_ms, step = l->interval_ms / BEAT_STEPS;
+	uint64_t step = l->interval_ms / BEAT_STEPS, due = beat_due(l, step), delay = due - clock_ms();
 	if (step > 0 && delay > step)
-		delay -= (clock_ms() + delay) % step;
+		delay -= due % step;
 	timer_start(&l->beat, delay);
 }
 
@@ -378,6 +386,7 @@ struct link *link_new(enum h2_role role, const struct link_events *ev, void *own
 		return NULL;
 	l->ev = ev;
 	l->owner = owner;
+	l->hub = role == H2_HUB;
 	l->heard_ms = l->flood_ms = clock_ms();
 	list_init(&l->sessions);
 	list_init(&l->tail);

@@ -73,6 +73,18 @@ static void test_idle_links_ping(void **state)
 	finish();
 }
 
+/* Both sides have a timer, but one exchange an interval tells both; now and then the hub asks too, for the round trip. */
+static void test_one_side_pings(void **state)
+{
+	links(false, false, 100);
+	link_heartbeat(hub.l, 1000, 3000);
+	link_heartbeat(agent.l, 1000, 3000);
+	beat(100000, true);
+	assert_in_range(agent.sent.n[PING] + hub.sent.n[PING], 2 * 95, 2 * 140); /* with the answers */
+	assert_false(hub.dead || agent.dead);
+	finish();
+}
+
 static void test_silence_is_death(void **state)
 {
 	links(false, false, 100);
@@ -372,6 +384,7 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		T(test_idle_links_ping),
+		T(test_one_side_pings),
 		T(test_silence_is_death),
 		T(test_any_byte_is_life),
 		T(test_round_trip_is_measured),
