@@ -560,11 +560,12 @@ ssize_t h2_gather(struct h2 *h, struct h2_sink *k)
 	h->room = k->size;
 	k->n = 0;
 	int rv = nghttp2_session_send(h->ng);
+	end_run(h);
+	h->sink = NULL;
 	if (rv != 0 && rv != NGHTTP2_ERR_WOULDBLOCK) {
 		set_error(h, nghttp2_strerror(rv));
 		return -1;
 	}
-	end_run(h);
 	return (ssize_t)(k->size - h->room);
 }
 

@@ -341,7 +341,9 @@ static uint64_t beat_due(const struct link *l, uint64_t step)
 	uint64_t now = clock_ms(), due = l->heard_ms + l->interval_ms + (l->hub ? step : 0), end = l->heard_ms + l->timeout_ms + 1;
 	if (due <= now)
 		due = now + l->interval_ms;
-	return due < end ? due : end;
+	if (due > end)
+		due = end;
+	return due > now ? due : now + 1;
 }
 
 static void plan_beat(struct link *l)

@@ -58,9 +58,9 @@ struct h2_events {
 	void (*on_goaway)(void *owner, const char *text, size_t len); /* GOAWAY or DRAIN; text is not ended by a NUL */
 	/* How many bytes, at most `room`, the stream has to send now; *fin is set when its end follows them. 0 without *fin: nothing (h2_wake later). */
 	size_t (*ready)(void *owner, void *stream, size_t room, bool *fin);
-	/* The bytes that ready() announced: those that are contiguous, at most len; called again until it has given all. fin: as ready() said. */
+	/* The bytes that ready() announced: those that are contiguous, at most len; called again until it has given all. */
 	size_t (*next)(void *owner, void *stream, const void **at, size_t len);
-	/* The frame is made. */
+	/* The frame is made; fin as ready() said. */
 	void (*made)(void *owner, void *stream, size_t len, bool fin);
 };
 

@@ -146,6 +146,18 @@ static void test_moves_with_its_timers(void **state)
 	finish();
 }
 
+static void test_late_arrival_is_judged(void **state)
+{
+	links(false, false, 100);
+	link_heartbeat(hub.l, 1000, 3000);
+	link_leave(hub.l);
+	pass_ms(5000);
+	link_arrive(hub.l);
+	pass_ms(2);
+	assert_true(hub.dead);
+	finish();
+}
+
 /* ---- barriers ---- */
 
 static void test_one_ping_for_many_ends(void **state)
@@ -389,6 +401,7 @@ int main(int argc, char **argv)
 		T(test_any_byte_is_life),
 		T(test_round_trip_is_measured),
 		T(test_moves_with_its_timers),
+		T(test_late_arrival_is_judged),
 		T(test_one_ping_for_many_ends),
 		T(test_pings_flood),
 		T(test_slow_pings_do_not),
