@@ -199,7 +199,8 @@ uint64_t link_barrier(struct link *l)
 /* Barriers come as often as sessions end; one PING for all that ended meanwhile is enough. */
 static void ping_if_due(struct link *l)
 {
-	if (l->ping_wanted <= l->ping_sent || (l->ping_sent > 0 && clock_us() - l->ping_us < LAZY_MS * 1000))
+	uint64_t pause_us = 500ull * (l->interval_ms && l->interval_ms < 2 * LAZY_MS ? l->interval_ms : 2 * LAZY_MS); /* beats do not wait for it */
+	if (l->ping_wanted <= l->ping_sent || (l->ping_sent > 0 && clock_us() - l->ping_us < pause_us))
 		return;
 	l->ping_sent++;
 	l->ping_us = clock_us();
@@ -335,10 +336,13 @@ int link_input(struct link *l, const uint8_t *data, size_t len)
 
 /* ---- heartbeat ---- */
 
-/* When something should have been heard, or else is to be asked for. One exchange an interval is enough for both sides: the hub waits a little longer. */
+/* When something should have been heard, or else is to be asked for. One exchange an interval is enough for both sides: the hub waits a little longer,
+ * if the timeout leaves it the time. */
 static uint64_t beat_due(const struct link *l, uint64_t step)
 {
-	uint64_t now = clock_ms(), due = l->heard_ms + l->interval_ms + (l->hub ? step : 0), end = l->heard_ms + l->timeout_ms + 1;
+	uint64_t now = clock_ms(), end = l->heard_ms + l->timeout_ms + 1;
+	bool patient = l->hub && l->timeout_ms >= 2 * l->interval_ms;
+	uint64_t due = l->heard_ms + l->interval_ms + (patient ? step : 0);
 	if (due <= now)
 		due = now + l->interval_ms;
 	if (due > end)

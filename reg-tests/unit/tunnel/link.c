@@ -114,6 +114,43 @@ static void test_any_byte_is_life(void **state)
 	finish();
 }
 
+/* The only bytes that come are answers, each after so long. */
+static void answers_keep_alive(struct side *asks, uint32_t interval, uint32_t timeout, unsigned after)
+{
+	struct side *answers = asks == &hub ? &agent : &hub;
+	unsigned answer = 0;
+	links(false, false, 100);
+	link_heartbeat(asks->l, interval, timeout);
+	for (unsigned ms = 1; ms <= 20 * interval; ms++) {
+		pass_ms(1);
+		if (carry(asks, answers))
+			answer = ms + after;
+		if (answer == ms)
+			carry(answers, asks);
+	}
+	assert_false(asks->dead);
+	assert_in_range(asks->sent.n[PING], 10, 25);
+	finish();
+}
+
+static void test_answers_in_time_keep_alive(void **state)
+{
+	static const unsigned timeouts[] = {1100, 1300, 1500, 1900, 2000, 3000};
+	for (unsigned k = 0; k < 2; k++) {
+		struct side *asks = k ? &hub : &agent;
+		for (unsigned i = 0; i < 6; i++)
+			for (unsigned phase = 0; phase < 100; phase += 11) {
+				pass_ms(100 + phase - (unsigned)(clock_ms() % 100));
+				answers_keep_alive(asks, 1000, timeouts[i], 60);
+				answers_keep_alive(asks, 1000, timeouts[i], 99);
+			}
+		answers_keep_alive(asks, 10, 20, 3);
+		answers_keep_alive(asks, 20, 40, 7);
+		answers_keep_alive(asks, 25, 33, 3);
+		answers_keep_alive(asks, 10, 15, 2);
+	}
+}
+
 static void test_round_trip_is_measured(void **state)
 {
 	links(false, false, 100);
@@ -399,6 +436,7 @@ int main(int argc, char **argv)
 		T(test_one_side_pings),
 		T(test_silence_is_death),
 		T(test_any_byte_is_life),
+		T(test_answers_in_time_keep_alive),
 		T(test_round_trip_is_measured),
 		T(test_moves_with_its_timers),
 		T(test_late_arrival_is_judged),
