@@ -1,6 +1,6 @@
 /* HTTP/2 of a link: a thin layer over nghttp2 that turns its callbacks into the events of h2.h.
- * Owns the nghttp2 session and hello frames under way. The payload of DATA frames is copied once, from the
- * stream's owner into the output (NGHTTP2_DATA_FLAG_NO_COPY). Credit and flow control follow the
+ * Owns the nghttp2 session and hello frames under way. The payload of DATA frames stays where the stream's owner has
+ * it (NGHTTP2_DATA_FLAG_NO_COPY); the output points there, unless a piece is too short for that. Credit and flow control follow the
  * owner's word only: nghttp2's automatic WINDOW_UPDATEs are off, the connection's window is kept wide open.
  * At the end, apart from all that, the plain server of h2_server.h and the client of h2_client.h: they are here because nghttp2 is. */
 #include "mctunnel/proto/h2.h"

@@ -20,7 +20,6 @@
 
 #define RING_MIN BUFQ_CHUNK
 #define RING_MAX (256 * BUFQ_CHUNK) /* what H2_STREAM_WINDOW has room for */
-#define CHUNK_BYTES (16u << 10)
 #define CREDIT_MIN (16u << 10)
 #define CREDIT_MAX (256u << 10)
 #define CREDIT_SOON (4u << 10) /* a drained session says at once that it consumed this much: its sender may have little more */
@@ -908,7 +907,7 @@ static void grow_ring(struct session *s)
 	if (clock_us() - o->grow_us > within || o->limit >= RING_MAX)
 		return;
 	mem_usage(MEM_CHUNK, &use);
-	if (use.limit == 0 || use.used + o->limit * 2 / CHUNK_BYTES <= use.limit / 2)
+	if (use.limit == 0 || use.used + o->limit * 2 / BUFQ_CHUNK <= use.limit / 2)
 		o->limit *= 2;
 }
 
