@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #define SLOTS 131072u
 #define ALIGNMENT ((size_t)16)
@@ -102,4 +103,11 @@ void slot_give(struct slot_share *s, void *p)
 		return;
 	slot_put(s->slot);
 	s->slot = NULL;
+}
+
+void slot_shed(void *p, size_t size)
+{
+	uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), at = (uintptr_t)p, begin = (at + page - 1) & ~(page - 1), end = (at + size) & ~(page - 1);
+	if (begin < end)
+		(void)madvise((uint8_t *)p + (begin - at), end - begin, MADV_DONTNEED); /* refused for locked memory: as before then */
 }

@@ -76,7 +76,12 @@ const char *h2_error(const struct h2 *h)
 static void *take_memory(size_t size, void *arg)
 {
 	void *p = size >= LARGE ? slot_take(arg, size) : NULL;
-	return p ? p : malloc(size);
+	if (p)
+		return p;
+	p = malloc(size);
+	if (p && size > SLOT_SIZE)
+		slot_shed(p, size); /* the buffer of a large frame */
+	return p;
 }
 
 static void *take_zeroed(size_t n, size_t size, void *arg)

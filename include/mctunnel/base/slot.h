@@ -24,4 +24,7 @@ struct slot_share {
 void *slot_take(struct slot_share *s, size_t size); /* zero, aligned to 16; NULL: larger than a slot, or none left */
 void slot_give(struct slot_share *s, void *p);
 
+/* For what is larger than a slot and just came from malloc(), where others may have used its pages before: the kernel gets them back. The content is lost. */
+void slot_shed(void *p, size_t size);
+
 #endif

@@ -78,6 +78,22 @@ static void pieces_share_a_slot(void **state)
 	slot_give(&s, a);
 }
 
+static void what_malloc_gives_can_be_emptied(void **state)
+{
+	size_t size = 65510, kept = 0;
+	uint8_t *p = malloc(size);
+
+	memset(p, 'p', size);
+	slot_shed(p, size);
+	for (size_t i = 0; i < size; i++)
+		kept += p[i] == 'p';
+	assert_true(kept < 2 * 4096); /* of the pages that it shares with others */
+	memset(p, 'p', 100);
+	slot_shed(p + 1, 99);
+	assert_int_equal(p[50], 'p');
+	free(p);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -85,6 +101,7 @@ int main(void)
 		cmocka_unit_test(what_was_put_is_given_again_empty),
 		cmocka_unit_test(other_memory_is_not_owned),
 		cmocka_unit_test(pieces_share_a_slot),
+		cmocka_unit_test(what_malloc_gives_can_be_emptied),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
