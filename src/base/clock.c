@@ -1,5 +1,5 @@
 /* The thread's idea of time: a reading of CLOCK_MONOTONIC taken when asked to, kept until the next.
- * Reading once a turn makes all decisions of a turn agree, and saves the system call. Knows nothing of timers. */
+ * Reading once a turn, and with messages of other threads, makes its decisions agree, and saves the system call. Knows nothing of timers. */
 #include "mctunnel/base/clock.h"
 
 #include "mctunnel/base/bug.h"

@@ -5,6 +5,7 @@
 #include "mctunnel/event/thread.h"
 
 #include "mctunnel/base/bug.h"
+#include "mctunnel/base/clock.h"
 #include "mctunnel/base/mem.h"
 #include "mctunnel/event/loop.h"
 
@@ -61,6 +62,7 @@ static void deliver(struct mailbox *box)
 	struct msg *m = atomic_exchange_explicit(&box->newest, NULL, memory_order_acquire);
 	struct msg *oldest = NULL;
 
+	clock_update(); /* times that messages bring are not later than ours */
 	while (m) {
 		struct msg *before = m->next;
 

@@ -333,11 +333,18 @@ static bool untouched(const struct session *s)
 	return !s->agent_side && !s->established && s->out.acked == 0 && s->in.got == 0 && s->about;
 }
 
+/* How long ago the opening request was made. The clock of the thread that made it may be a little ahead of ours. */
+static uint64_t asked_for_ms(const struct session *s)
+{
+	uint64_t now = clock_ms();
+	return now > s->asked_ms ? now - s->asked_ms : 0;
+}
+
 /* The agent does not know the session. So soon after the opening that means that the request never arrived: one that did, and one that was ended,
  * would still be kept there for the time of a resume. */
 static bool never_arrived(const struct session *s)
 {
-	return s->out.sent_high == 0 || clock_ms() - s->asked_ms < s->resume_ms;
+	return s->out.sent_high == 0 || asked_for_ms(s) < s->resume_ms;
 }
 
 /* Ended from elsewhere: the owner hears of it, and may keep what nobody has touched. */
@@ -441,7 +448,7 @@ static void on_timer(struct timer *t)
 			time_out(s);
 		break;
 	case PARKED:
-		if (unanswered(s) && clock_ms() - s->asked_ms >= s->connect_ms)
+		if (unanswered(s) && asked_for_ms(s) >= s->connect_ms)
 			time_out(s);
 		else
 			lose(s, REASON_RESUME_TIMEOUT, false);
@@ -748,7 +755,7 @@ void session_resumed(struct session *s, struct link *l, int32_t stream, const st
 
 static uint32_t patience(const struct session *s)
 {
-	uint64_t waited = clock_ms() - s->asked_ms, left = waited < s->connect_ms ? s->connect_ms - waited : 0;
+	uint64_t waited = asked_for_ms(s), left = waited < s->connect_ms ? s->connect_ms - waited : 0;
 
 	return unanswered(s) && left < s->resume_ms ? (uint32_t)left : s->resume_ms;
 }

@@ -604,6 +604,25 @@ static void test_reset_of_a_parked_session_is_told_later(void **state)
 	finish();
 }
 
+/* It was asked for by a thread that had read the time a moment later than this one: that is no long time ago. */
+static void test_clock_of_another_thread(void **state)
+{
+	links(false, false);
+	agent.on_request = accept_now;
+	open_client();
+	user_write(&client, 100);
+	settle_pair(&hub, &agent);
+	client.s->asked_ms = clock_ms() + 5;
+	relink();
+	for (int i = 0; i < 5; i++)
+		pass_ms(10);
+	assert_int_equal(client.ends, 0);
+	assert_int_equal(session_resume(session_of_node(hub.parked.next), hub.l), 0);
+	settle_pair(&hub, &agent);
+	assert_int_equal(client.ends, 0);
+	finish();
+}
+
 /* Its peer is gone: what nobody can have consumed may go elsewhere at once. */
 static void test_given_back(void **state)
 {
@@ -1028,6 +1047,7 @@ int main(int argc, char **argv)
 		T(test_foreign_codes),
 		T(test_done_is_no_reason_for_a_reset),
 		T(test_reset_of_a_parked_session_is_told_later),
+		T(test_clock_of_another_thread),
 		T(test_given_back),
 		T(test_sent_bytes_are_not_given_back),
 		T(test_answered_is_not_given_back),
