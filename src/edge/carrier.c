@@ -204,9 +204,11 @@ static void choose_lowat(struct carrier *c)
 /* How much of one session in a row: as much as the link sends in a millisecond. */
 static uint32_t wanted_row(const struct carrier *c)
 {
-	uint32_t row = H2_DATA_MAX;
-	while (!c->narrow && 4 * row <= H2_BULK_MAX && 4 * row <= c->pace)
-		row *= 4;
+	uint32_t row = c->narrow ? 0 : c->pace / H2_DATA_MAX * H2_DATA_MAX;
+	if (row < H2_DATA_MAX)
+		row = H2_DATA_MAX;
+	if (row > H2_BULK_MAX)
+		row = H2_BULK_MAX;
 	return row;
 }
 

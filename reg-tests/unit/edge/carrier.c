@@ -291,12 +291,18 @@ static void kernels_queue_suits_the_pace(void **state)
 		pass_ms(1);
 	}
 	assert_int_equal(t.lowat, 512 << 10);
-	assert_int_equal(t.row, 4 * H2_DATA_MAX); /* a quarter of a millisecond */
+	assert_int_equal(t.row, H2_BULK_MAX);
 	assert_int_equal(t.room, OUTPUT_MAX);
+	for (int i = 0; i < 3 * PACE_MS; i++) {
+		says_bytes(c, 50000);
+		pass_ms(1);
+	}
+	assert_int_equal(t.row, 3 * H2_DATA_MAX); /* a millisecond */
 	pass_ms(60000);
 	says_bytes(c, 10); /* measures */
 	says_bytes(c, 10);
 	assert_int_equal(t.lowat, LOWAT_SHARED);
+	assert_int_equal(t.row, H2_DATA_MAX);
 	carrier_free(c);
 }
 
