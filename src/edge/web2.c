@@ -15,6 +15,7 @@
 #include "mctunnel/conf/conf.h"
 #include "mctunnel/edge/generation.h"
 #include "mctunnel/edge/quota.h"
+#include "mctunnel/edge/room.h"
 #include "mctunnel/edge/translate.h"
 #include "mctunnel/edge/web.h"
 #include "mctunnel/event/loop.h"
@@ -261,18 +262,21 @@ static bool give_web(struct stream *s, int fd)
 }
 
 /* Streams have a half of the process's descriptors, two each: the rest is for clients and links. */
-static bool enough(void)
+static bool take_share(void)
 {
 	struct rlimit r;
 
-	return getrlimit(RLIMIT_NOFILE, &r) == 0 && atomic_load(&opened) < r.rlim_cur / 4;
+	if (getrlimit(RLIMIT_NOFILE, &r) < 0 || r.rlim_cur < 4)
+		return false;
+	return count_take(&opened, r.rlim_cur / 4 < UINT32_MAX ? (uint32_t)(r.rlim_cur / 4) : UINT32_MAX);
 }
 
 static bool stream_open(struct stream *s)
 {
 	int fds[2];
 
-	if (!enough() || socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) < 0)
+	s->counted = take_share();
+	if (!s->counted || socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds) < 0)
 		return false;
 	s->c = conn_tcp(fds[0], on_stream_conn, s);
 	if (!s->c) {
@@ -280,8 +284,6 @@ static bool stream_open(struct stream *s)
 		close(fds[1]);
 		return false;
 	}
-	s->counted = true;
-	atomic_fetch_add(&opened, 1);
 	return give_web(s, fds[1]);
 }
 
