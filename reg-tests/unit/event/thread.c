@@ -1,6 +1,7 @@
 /* Threads and mailboxes: order for each pair of threads, posts to oneself, stopping, signals. */
 #include "mctunnel/event/thread.h"
 
+#include "mctunnel/base/clock.h"
 #include "mctunnel/event/loop.h"
 
 #include <setjmp.h>
@@ -12,6 +13,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define THREADS 4
 #define BURST 32
@@ -114,6 +116,39 @@ static void a_single_thread_posts_to_itself(void **state)
 	}
 }
 
+static uint64_t posted_us, taken_us;
+
+static void note_time(struct msg *m)
+{
+	taken_us = clock_us();
+}
+
+/* In the middle of a turn, whose time was read before. */
+static void post_later(struct deferred *d)
+{
+	static struct msg m = { .run = note_time };
+	struct timespec ts;
+
+	do {
+		clock_gettime(CLOCK_MONOTONIC, &ts);
+		posted_us = (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+	} while (posted_us <= clock_us());
+	thread_post(0, &m);
+}
+
+/* Who reads a time in a message must not take it for one of the future. */
+static void a_message_is_not_older_than_the_clock(void **state)
+{
+	struct deferred d;
+
+	loop_init();
+	deferred_init(&d, post_later);
+	loop_defer(&d);
+	loop_turn(0);
+	assert_true(taken_us >= posted_us);
+	loop_fini();
+}
+
 static atomic_int setups, teardowns, masked;
 
 static void setup_stop(int i)
@@ -150,6 +185,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_single_thread_posts_to_itself),
 		cmocka_unit_test(keeps_the_order_of_each_pair),
+		cmocka_unit_test(a_message_is_not_older_than_the_clock),
 		cmocka_unit_test(may_stop_at_once_and_run_again),
 		cmocka_unit_test(a_single_thread_posts_to_itself),
 	};
