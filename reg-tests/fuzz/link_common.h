@@ -1,4 +1,6 @@
 /* For link_hub.c and link_agent.c: a link whose other end is the input, and owners of its sessions. */
+#include "../unit/tunnel/flat.h"
+
 #include "mctunnel/base/bug.h"
 #include "mctunnel/base/clock.h"
 #include "mctunnel/base/mem.h"
@@ -133,7 +135,7 @@ static void say(void)
 {
 	static uint8_t out[64 << 10];
 	for (int i = 0; i < 100 && !fuzz.dead && link_wants_output(fuzz.l); i++)
-		if (link_output(fuzz.l, out, sizeof out) == 0)
+		if (link_flat(fuzz.l, out, sizeof out) == 0)
 			break;
 }
 

@@ -218,7 +218,7 @@ static void write_some(struct carrier *c)
 	h2_row(link_h2(c->link), wanted_row(c));
 	struct iovec iov[PIECES];
 	struct h2_sink k = {.buf = buffer(&output, OUTPUT_MAX), .size = c->lowat < OUTPUT_MAX ? c->lowat : OUTPUT_MAX, .iov = iov, .max = PIECES};
-	ssize_t n = link_gather(c->link, &k);
+	ssize_t n = link_output(c->link, &k);
 	if (n <= 0)
 		return;
 	ssize_t taken = conn_writev(c->conn, iov, k.n);

@@ -48,7 +48,7 @@ struct h2 {
 	char *hello; /* owned: pieces received so far */
 	size_t hello_len;
 	struct list pieces; /* owned: hello frames to send */
-	struct h2_sink *sink; /* borrowed: of the running h2_gather */
+	struct h2_sink *sink; /* borrowed: of the running h2_output */
 	uint8_t *out, *run; /* inside its buffer: where to go on; where what iov does not tell of yet begins */
 	size_t room;
 	struct slot_share shared;
@@ -556,7 +556,7 @@ static ssize_t pack_hello(nghttp2_session *ng, uint8_t *buf, size_t len, const n
 	return (ssize_t)n;
 }
 
-ssize_t h2_gather(struct h2 *h, struct h2_sink *k)
+ssize_t h2_output(struct h2 *h, struct h2_sink *k)
 {
 	if (h->broken)
 		return -1;
@@ -572,13 +572,6 @@ ssize_t h2_gather(struct h2 *h, struct h2_sink *k)
 		return -1;
 	}
 	return (ssize_t)(k->size - h->room);
-}
-
-ssize_t h2_output(struct h2 *h, uint8_t *dst, size_t size)
-{
-	struct iovec all[2];
-	struct h2_sink k = {.buf = dst, .size = size, .iov = all, .max = 2};
-	return h2_gather(h, &k);
 }
 
 void h2_row(struct h2 *h, uint32_t bytes)

@@ -207,7 +207,7 @@ static void ping_if_due(struct link *l)
 	h2_ping(l->h2, l->ping_sent);
 }
 
-ssize_t link_gather(struct link *l, struct h2_sink *k)
+ssize_t link_output(struct link *l, struct h2_sink *k)
 {
 	if (l->dead)
 		return 0;
@@ -218,7 +218,7 @@ ssize_t link_gather(struct link *l, struct h2_sink *k)
 		r->ev->flush_credit(r);
 	}
 	ping_if_due(l);
-	ssize_t n = h2_gather(l->h2, k);
+	ssize_t n = h2_output(l->h2, k);
 	if (n < 0) {
 		l->dead = true;
 		l->ev->on_dead(l->owner, REASON_PROTOCOL);
@@ -228,13 +228,6 @@ ssize_t link_gather(struct link *l, struct h2_sink *k)
 	if (l->ping_wanted > l->ping_sent)
 		link_lazy(l);
 	return n;
-}
-
-ssize_t link_output(struct link *l, uint8_t *dst, size_t size)
-{
-	struct iovec all[2];
-	struct h2_sink k = {.buf = dst, .size = size, .iov = all, .max = 2};
-	return link_gather(l, &k);
 }
 
 bool link_wants_output(const struct link *l)

@@ -72,17 +72,15 @@ void h2_free(struct h2 *h); /* no callback is called any more */
 int h2_input(struct h2 *h, const uint8_t *data, size_t len) __attribute__((warn_unused_result));
 const char *h2_error(const struct h2 *h);
 
-/* Frames to send, control frames first, then streams in turn: fills dst, returns the bytes (0: nothing to say now), -1 as above. size >= 32768. */
-ssize_t h2_output(struct h2 *h, uint8_t *dst, size_t size);
-/* The same, but what streams send stays where it lies: iov[0..n) are all the bytes in their order, in buf or where next() said, good until input or the
- * next output. Returns their sum, at most `size`. */
+/* Where output goes. iov[0..n) are its bytes in their order, in buf or, what streams send, where next() said; good until input or the next output. */
 struct h2_sink {
 	uint8_t *buf; /* borrowed: `size` bytes */
-	size_t size;
+	size_t size;  /* of all output; 32768 at least */
 	struct iovec *iov; /* borrowed: `max` of them, 2 at least */
 	int max, n;
 };
-ssize_t h2_gather(struct h2 *h, struct h2_sink *k);
+/* Frames to send, control frames first, then streams in turn: returns the bytes (0: nothing to say now), -1 as above. */
+ssize_t h2_output(struct h2 *h, struct h2_sink *k);
 /* So many bytes, from H2_DATA_MAX (at first) to H2_BULK_MAX, a stream may send before it is the turn of others, if the peer takes them in one frame. */
 void h2_row(struct h2 *h, uint32_t bytes);
 bool h2_wants_output(const struct h2 *h);

@@ -28,9 +28,8 @@ void link_heartbeat(struct link *l, uint32_t interval_ms, uint32_t timeout_ms);
 
 /* Bytes that arrived. Sessions' owners are called before this returns. -1: broken (on_dead was called). */
 int link_input(struct link *l, const uint8_t *data, size_t len) __attribute__((warn_unused_result));
-/* Bytes to send into dst (size >= 32 KiB); 0: nothing more now. */
-ssize_t link_output(struct link *l, uint8_t *dst, size_t size);
-ssize_t link_gather(struct link *l, struct h2_sink *k); /* the same, as h2_gather */
+/* Bytes to send, as h2_output; 0: nothing more now. */
+ssize_t link_output(struct link *l, struct h2_sink *k);
 bool link_wants_output(const struct link *l);
 
 /* The process stops: every session here ends with `why` and is told so to the other side, then GOAWAY. link_down follows. */

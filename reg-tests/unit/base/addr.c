@@ -172,7 +172,8 @@ static void loopback(void **state)
 	static const struct {
 		const char *text;
 		bool is;
-	} cases[] = { { "127.0.0.1:80", true }, { "127.9.9.9:80", true }, { "[::1]:80", true }, { "[::ffff:127.0.0.1]:80", true }, { "128.0.0.1:80", false }, { "[::2]:80", false }, { "0.0.0.0:80", false }, { "[::]:80", false }, { "[::ffff:10.0.0.1]:80", false }, { "unix:/x", false } };
+	} cases[] = { { "127.0.0.1:80", true },  { "127.9.9.9:80", true }, { "[::1]:80", true },   { "[::ffff:127.0.0.1]:80", true }, { "128.0.0.1:80", false },
+		      { "[::2]:80", false }, { "0.0.0.0:80", false },  { "[::]:80", false }, { "[::ffff:10.0.0.1]:80", false }, { "unix:/x", false } };
 	struct addr a = { 0 };
 
 	assert_false(addr_is_loopback(&a));

@@ -43,7 +43,7 @@ int link_input(struct link *l, const uint8_t *data, size_t len)
 	return 0;
 }
 
-ssize_t link_gather(struct link *l, struct h2_sink *k)
+ssize_t link_output(struct link *l, struct h2_sink *k)
 {
 	bool wants = l->wants_output;
 

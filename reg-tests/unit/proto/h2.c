@@ -146,7 +146,7 @@ static void test_hello_never_sent(void **state)
 	h2_hello(agent.raw, H2_FRAME_AGENT, json, 100000); /* freed with the h2 */
 	free(json);
 	uint8_t out[32768];
-	assert_int_equal(h2_output(agent.raw, out, sizeof out), sizeof out);
+	assert_int_equal(h2_flat(agent.raw, out, sizeof out), sizeof out);
 }
 
 /* ---- data ---- */
@@ -158,7 +158,7 @@ static void test_frames_are_full_and_fit(void **state)
 	hub.send = 100000;
 	h2_wake(hub.raw, hub.stream);
 	while (h2_wants_output(hub.raw)) {
-		ssize_t n = h2_output(hub.raw, out, sizeof out); /* two frames; what is left of the room is not filled with a short one */
+		ssize_t n = h2_flat(hub.raw, out, sizeof out); /* two frames; what is left of the room is not filled with a short one */
 		assert_true(n == 2 * 16384 || hub.send == 0);
 		count_frames(&hub.sent, out, (size_t)n);
 		assert_true(side_input(&agent, out, (size_t)n));
@@ -204,7 +204,7 @@ static size_t gather_all(uint32_t row, int max)
 	h2_wake(hub.raw, hub.stream);
 	while (h2_wants_output(hub.raw)) {
 		struct h2_sink k = {.buf = out, .size = sizeof out, .iov = iov, .max = max};
-		ssize_t n = h2_gather(hub.raw, &k);
+		ssize_t n = h2_output(hub.raw, &k);
 		assert_int_equal(sum_of(&k, &pointed), n);
 		assert_true(k.n <= max && (size_t)n <= sizeof out);
 		all += pointed;
@@ -246,7 +246,7 @@ static void test_stream_ends_while_output_is_full(void **state)
 	opened();
 	hub.send = 100000;
 	h2_wake(hub.raw, hub.stream);
-	ssize_t n = h2_output(hub.raw, out, sizeof out);
+	ssize_t n = h2_flat(hub.raw, out, sizeof out);
 	assert_true(side_input(&agent, out, (size_t)n));
 	h2_bind(hub.raw, hub.stream, NULL);
 	h2_reset(hub.raw, hub.stream, 77);
@@ -355,11 +355,11 @@ static void test_violations_break(void **state)
 	settle_pair(&hub, &agent);
 	assert_int_equal(hub.goaways, 1); /* it is told ... */
 	uint8_t out[32768];
-	assert_int_equal(h2_output(agent.raw, out, sizeof out), -1); /* ... and then it is over */
+	assert_int_equal(h2_flat(agent.raw, out, sizeof out), -1); /* ... and then it is over */
 	(void)side_input(&hub, too_long, sizeof too_long);
-	while (h2_output(hub.raw, out, sizeof out) > 0)
+	while (h2_flat(hub.raw, out, sizeof out) > 0)
 		;
-	assert_int_equal(h2_output(hub.raw, out, sizeof out), -1);
+	assert_int_equal(h2_flat(hub.raw, out, sizeof out), -1);
 }
 
 static void test_drain(void **state)

@@ -96,7 +96,7 @@ static void test_silence_is_death(void **state)
 	assert_int_equal(hub.dead_why, REASON_LINK_DEAD);
 	uint8_t byte = 0, out[32768];
 	assert_int_equal(link_input(hub.l, &byte, 1), -1);
-	assert_int_equal(link_output(hub.l, out, sizeof out), 0);
+	assert_int_equal(link_flat(hub.l, out, sizeof out), 0);
 	assert_false(link_wants_output(hub.l) || link_can_open(hub.l));
 	finish();
 }
@@ -314,12 +314,12 @@ static void test_reset_crossing_the_end_at_the_limit(void **state)
 	settle_pair(&hub, &agent);
 	session_fin(client.s);
 	uint8_t out[32768];
-	ssize_t n = link_output(hub.l, out, sizeof out);
+	ssize_t n = link_flat(hub.l, out, sizeof out);
 	session_release(client.s);
 	session_abort(target.s, REASON_TARGET_RESET);
 	pass_ms(25);
 	assert_int_equal(link_input(agent.l, out, (size_t)n), 0);
-	n = link_output(hub.l, out, sizeof out); /* the barrier */
+	n = link_flat(hub.l, out, sizeof out); /* the barrier */
 	assert_int_equal(link_input(agent.l, out, (size_t)n), 0);
 	settle_pair(&hub, &agent);
 	assert_int_equal(open_client(), 0);

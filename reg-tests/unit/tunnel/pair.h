@@ -1,5 +1,7 @@
 /* For the unit tests of session and link: two ends in memory, either a link or a bare h2 that says what a link never would,
  * and a wire between them that counts frames. */
+#include "flat.h"
+
 #include "mctunnel/base/clock.h"
 #include "mctunnel/base/mem.h"
 #include "mctunnel/base/timer.h"
@@ -259,7 +261,7 @@ static inline bool carry(struct side *from, struct side *to)
 		return false;
 	if (from->l && !link_wants_output(from->l))
 		return false;
-	ssize_t n = from->l ? link_output(from->l, out, sizeof out) : h2_output(from->raw, out, sizeof out);
+	ssize_t n = from->l ? link_flat(from->l, out, sizeof out) : h2_flat(from->raw, out, sizeof out);
 	if (n <= 0)
 		return false;
 	count_frames(&from->sent, out, (size_t)n);

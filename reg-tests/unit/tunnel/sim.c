@@ -591,9 +591,9 @@ static void end_output(struct end *e)
 	struct iovec iov[20];
 	struct h2_sink k = {.buf = out, .size = one_in(2) ? sizeof out : 32 << 10, .iov = iov, .max = one_in(2) ? 20 : 2};
 	h2_row(link_h2(e->l), one_in(2) ? H2_BULK_MAX : H2_DATA_MAX);
-	ssize_t n = link_gather(e->l, &k);
+	ssize_t n = link_output(e->l, &k);
 	if (n < 0)
-		fail("link_gather: %zd", n);
+		fail("link_output: %zd", n);
 	for (int i = 0; i < k.n && !e->w->cut; i++)
 		way_add(&far_end(e)->in, iov[i].iov_base, iov[i].iov_len);
 	sim.moved_bytes |= n > 0;
