@@ -4,7 +4,8 @@
 
 #include "mctunnel/base/clock.h"
 #include "mctunnel/base/str.h"
-#include "mctunnel/net/sock.h"
+
+#include "../tcp_pair.h"
 
 #include <openssl/err.h>
 #include <openssl/pem.h>
@@ -69,23 +70,6 @@ static struct addr address(const char *text)
 
 	assert_int_equal(addr_parse(&a, text), 0);
 	return a;
-}
-
-static void tcp_pair(int fd[2])
-{
-	struct endpoint e = { .text = NULL };
-	char err[200];
-	int s;
-
-	assert_int_equal(addr_parse(&e.addr, "127.0.0.1:0"), 0);
-	s = sock_listen(&e, err, sizeof(err));
-	assert_true(s >= 0);
-	sock_local(s, &e.addr);
-	fd[1] = sock_connect(&e.addr);
-	assert_true(fd[1] >= 0);
-	while ((fd[0] = sock_accept(s, NULL, NULL)) < 0)
-		assert_int_equal(errno, EAGAIN);
-	close(s);
 }
 
 static void arrive(const int fd[2], const struct arrival_options *o)

@@ -3,13 +3,13 @@
 
 #include "mctunnel/base/clock.h"
 
+#include "../tcp_pair.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <cmocka.h>
-#include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -117,27 +117,6 @@ static void nobody(struct conn *c)
 {
 }
 
-/* A connected pair over loopback: Unix sockets know no RST. */
-static void tcp_pair(int fds[2])
-{
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	struct linger l = { .l_onoff = 1 };
-	socklen_t len = sizeof(a);
-	int listener = socket(AF_INET, SOCK_STREAM, 0);
-
-	assert_int_equal(bind(listener, (struct sockaddr *)&a, len), 0);
-	assert_int_equal(listen(listener, 1), 0);
-	assert_int_equal(getsockname(listener, (struct sockaddr *)&a, &len), 0);
-	fds[0] = socket(AF_INET, SOCK_STREAM, 0);
-	assert_int_equal(connect(fds[0], (struct sockaddr *)&a, len), 0);
-	fds[1] = accept(listener, NULL, NULL);
-	assert_true(fds[1] >= 0);
-	close(listener);
-	assert_int_equal(setsockopt(fds[0], SOL_SOCKET, SO_LINGER, &l, sizeof(l)), 0);
-	for (int i = 0; i < 2; i++)
-		assert_int_equal(fcntl(fds[i], F_SETFL, O_NONBLOCK), 0);
-}
-
 static void turns(int n)
 {
 	while (n-- > 0)
@@ -153,6 +132,7 @@ static void begin(uint32_t idle_ms, uint32_t half_closed_ms)
 	memset(&t, 0, sizeof(t));
 	t.s.up_max = ROOM;
 	tcp_pair(fds);
+	sock_orderly(fds[1]);
 	t.peer = fds[1];
 	t.p = pump_new(&o, &owner_events, &t);
 	assert_non_null(t.p);

@@ -2,7 +2,8 @@
 #include "mctunnel/net/conn.h"
 
 #include "mctunnel/base/mem.h"
-#include "mctunnel/net/sock.h"
+
+#include "../tcp_pair.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -18,23 +19,6 @@ static int calls;
 static void on_event(struct conn *c)
 {
 	calls++;
-}
-
-static void tcp_pair(int fd[2])
-{
-	struct endpoint e = { .text = NULL };
-	char err[200];
-	int s;
-
-	assert_int_equal(addr_parse(&e.addr, "127.0.0.1:0"), 0);
-	s = sock_listen(&e, err, sizeof(err));
-	assert_true(s >= 0);
-	sock_local(s, &e.addr);
-	fd[1] = sock_connect(&e.addr);
-	assert_true(fd[1] >= 0);
-	while ((fd[0] = sock_accept(s, NULL, NULL)) < 0)
-		assert_int_equal(errno, EAGAIN);
-	close(s);
 }
 
 static void turn_until(const bool *flag)

@@ -21,9 +21,9 @@ static time_t test_time(time_t *p)
 #include "mctunnel/base/mem.h"
 #include "mctunnel/base/rnd.h"
 #include "mctunnel/base/str.h"
-#include "mctunnel/net/sock.h"
 
 #include "../failing.h"
+#include "../tcp_pair.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -139,23 +139,6 @@ static void on_event(struct conn *c)
 
 static void on_plain(struct conn *c)
 {
-}
-
-static void tcp_pair(int fd[2])
-{
-	struct endpoint e = { .text = NULL };
-	char err[200];
-	int s;
-
-	assert_int_equal(addr_parse(&e.addr, "127.0.0.1:0"), 0);
-	s = sock_listen(&e, err, sizeof(err));
-	assert_true(s >= 0);
-	sock_local(s, &e.addr);
-	fd[1] = sock_connect(&e.addr);
-	assert_true(fd[1] >= 0);
-	while ((fd[0] = sock_accept(s, NULL, NULL)) < 0)
-		assert_int_equal(errno, EAGAIN);
-	close(s);
 }
 
 static struct tls *server_with_keys(const struct tls_files *f, const struct tls_ticket_keys *keys)
