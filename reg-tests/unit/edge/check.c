@@ -1,6 +1,8 @@
 /* check with probes that find what the test says, messages that are delivered when it says, and its clock: when checks are made, what is told, what a reload keeps. */
 #include "edge/check.c"
 
+#include "logged.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,8 +18,7 @@ struct probe {
 static struct {
 	uint64_t us;
 	struct probe *probe; /* the one under way; the tests have one service with a check at a time */
-	int started, cancelled, told, logged;
-	char log[256];
+	int started, cancelled, told;
 	struct msg *first, **last;
 } t;
 
@@ -66,27 +67,6 @@ int thread_self(void)
 int thread_count(void)
 {
 	return 1;
-}
-
-void log_begin(struct log_rec *r, enum log_level level, const char *event)
-{
-	t.logged++;
-	snprintf(t.log, sizeof(t.log), "%s", event);
-}
-
-void log_str(struct log_rec *r, const char *key, const char *value)
-{
-	size_t len = strlen(t.log);
-
-	snprintf(t.log + len, sizeof(t.log) - len, " %s=%s", key, value);
-}
-
-void log_int(struct log_rec *r, const char *key, int64_t value)
-{
-}
-
-void log_end(struct log_rec *r)
-{
 }
 
 static void on_change(const char *service)
@@ -175,6 +155,7 @@ static const struct conf_check usual = {
 static void begin(const struct conf_check *c)
 {
 	memset(&t, 0, sizeof(t));
+	logged_clear();
 	t.last = &t.first;
 	t.us = 5000000;
 	clock_set_us(t.us);
@@ -215,20 +196,20 @@ static void test_start(void **state)
 	finds(CHECK_L4OK);
 	assert_true(seen().up);
 	assert_int_equal(t.told, 1);
-	assert_string_equal(t.log, "check service=x target=a:1 state=UP status=L4OK text=connected");
+	assert_string_equal(logged.line, "check service=x target=a:1 state=UP status=L4OK text=connected ms=0");
 	end();
 	begin(&usual);
 	until_check(FIRST_MS + 1);
 	finds(CHECK_L4CON);
-	assert_string_equal(t.log, "check service=x target=a:1 state=DOWN status=L4CON text=cannot be connected");
-	assert_int_equal(t.logged, 1);
+	assert_string_equal(logged.line, "check service=x target=a:1 state=DOWN status=L4CON text=cannot be connected ms=0");
+	assert_int_equal(logged.lines, 1);
 	until_check(4000);
 	finds(CHECK_L4CON);
-	assert_int_equal(t.logged, 1);
+	assert_int_equal(logged.lines, 1);
 	assert_int_equal(t.told, 1);
 	until_check(4000);
 	finds(CHECK_L4TOUT); /* another reason: hubs hear of it, the log does not */
-	assert_int_equal(t.logged, 1);
+	assert_int_equal(logged.lines, 1);
 	assert_int_equal(t.told, 2);
 	assert_int_equal(seen().why.status, CHECK_L4TOUT);
 	end();
@@ -270,7 +251,7 @@ static void test_pace(void **state)
 	expect_pause(1000);
 	assert_int_equal(seen().falls, 1);
 	assert_int_equal(seen().failed, 3);
-	assert_int_equal(t.logged, 3);
+	assert_int_equal(logged.lines, 3);
 	end();
 }
 

@@ -2,6 +2,8 @@
  * greeting, requests at the wrong time, refusals, back-off, replacement at a goodbye, complaints. */
 #include "edge/dialer.c"
 
+#include "logged.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -20,7 +22,7 @@ static struct {
 	struct endpoint hub;
 	struct conf_service service;
 	uint64_t us;
-	int dials, cancels, refusals, requests, searches, ups, gones, retired, frees, tickets, logged, links_alive;
+	int dials, cancels, refusals, requests, searches, ups, gones, retired, frees, tickets, links_alive;
 	enum reason refused;
 	void (*on_dialled)(void *arg, struct dial_result *r);
 	void *dialling;
@@ -36,7 +38,6 @@ static struct {
 	int hellos;
 	bool checked, up; /* the service has a check; what it says */
 	uint64_t moment;
-	char log[1024];
 } t;
 
 struct conf *conf_get(struct conf *c)
@@ -259,40 +260,6 @@ uint64_t check_survey(const struct conf *conf, void (*take)(void *arg, size_t se
 	return t.moment;
 }
 
-bool log_wants(enum log_level level)
-{
-	return level <= LOG_INFO;
-}
-
-void log_begin(struct log_rec *r, enum log_level level, const char *event)
-{
-	t.logged++;
-	snprintf(t.log, sizeof(t.log), "%s", event);
-}
-
-void log_str(struct log_rec *r, const char *key, const char *value)
-{
-	size_t len = strlen(t.log);
-
-	snprintf(t.log + len, sizeof(t.log) - len, " %s=%s", key, value ? value : "-");
-}
-
-void log_int(struct log_rec *r, const char *key, int64_t value)
-{
-	char text[32];
-
-	snprintf(text, sizeof(text), "%lld", (long long)value);
-	log_str(r, key, text);
-}
-
-void log_end(struct log_rec *r)
-{
-}
-
-void log_say(enum log_level level, const char *fmt, ...)
-{
-}
-
 static void pass_ms(uint64_t ms)
 {
 	while (ms--) {
@@ -369,6 +336,7 @@ static int set_up(void **state)
 	uint8_t instance[16] = { 1 };
 
 	memset(&t, 0, sizeof(t));
+	logged_clear();
 	t.us = 1000000;
 	clock_set_us(t.us);
 	t.hub = (struct endpoint){ .text = (char *)"hub.example.com:8443", .host = (char *)"hub.example.com", .port = 8443 };
@@ -414,7 +382,7 @@ static void greets_and_serves(void **state)
 	verdict(true);
 	assert_int_equal(t.searches, 1);
 	assert_int_equal(dialer_links(), 1);
-	assert_string_equal(t.log, "link_up hub=hub-a addr=192.0.2.1:8443 agent=edge-1 tunnel=site-a resumed=yes ms=1");
+	assert_string_equal(logged.line, "link_up hub=hub-a addr=192.0.2.1:8443 agent=edge-1 tunnel=site-a resumed=yes ms=1");
 	ask(true);
 	assert_int_equal(t.searches, 2);
 	pass_ms(20000); /* no deadline runs any more */
@@ -428,7 +396,7 @@ static void comes_back_at_once_and_then_calmly(void **state)
 	go_up();
 	pass_ms(STABLE_MS);
 	newest()->ev->on_down(newest()->owner, REASON_LINK_DEAD, "");
-	assert_non_null(strstr(t.log, "link_down hub=hub-a addr=192.0.2.1:8443 reason=link_dead"));
+	assert_non_null(strstr(logged.line, "link_down hub=hub-a addr=192.0.2.1:8443 reason=link_dead"));
 	assert_int_equal(t.gones, 1);
 	pass_ms(JITTER_MS + 1);
 	assert_int_equal(t.dials, 2);
@@ -456,19 +424,19 @@ static void complains_once_a_minute(void **state)
 {
 	t.tls = TLS_FAILED;
 	handshake(TLS_FAILED);
-	assert_string_equal(t.log, "link_failed hub=hub.example.com:8443 addr=192.0.2.1:8443 text=certificate has expired (CN=hub) count=1");
+	assert_string_equal(logged.line, "link_failed hub=hub.example.com:8443 addr=192.0.2.1:8443 text=certificate has expired (CN=hub) count=1");
 	for (int i = 0; i < 5; i++) {
 		pass_ms(8001);
 		handshake(TLS_FAILED);
 	}
-	assert_int_equal(t.logged, 1);
+	assert_int_equal(logged.lines, 1);
 	pass_ms(8001);
 	dialled(ECONNREFUSED);
-	assert_int_equal(t.logged, 2);
+	assert_int_equal(logged.lines, 2);
 	pass_ms(30000);
 	handshake(TLS_FAILED);
-	assert_int_equal(t.logged, 3);
-	assert_non_null(strstr(t.log, " count=6"));
+	assert_int_equal(logged.lines, 3);
+	assert_non_null(strstr(logged.line, " count=6"));
 }
 
 static void heeds_the_hubs_hint(void **state)
@@ -477,7 +445,7 @@ static void heeds_the_hubs_hint(void **state)
 	hub_says(false, 2000);
 	assert_true(newest()->finishing);
 	newest()->ev->on_down(newest()->owner, REASON_DONE, "");
-	assert_string_equal(t.log, "link_refused hub=hub.example.com:8443 addr=192.0.2.1:8443 reason=name_in_use text=another edge-1 is up count=1");
+	assert_string_equal(logged.line, "link_refused hub=hub.example.com:8443 addr=192.0.2.1:8443 reason=name_in_use text=another edge-1 is up count=1");
 	pass_ms(1999);
 	assert_int_equal(t.dials, 1);
 	pass_ms(600);
@@ -489,7 +457,7 @@ static void gives_up_a_silent_hub(void **state)
 	handshake(TLS_UP);
 	pass_ms(GREET_MS + 1);
 	assert_int_equal(t.frees, 1);
-	assert_non_null(strstr(t.log, "no welcome within 10 s"));
+	assert_non_null(strstr(logged.line, "no welcome within 10 s"));
 }
 
 static void replaces_a_link_before_it_goes(void **state)

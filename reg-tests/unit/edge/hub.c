@@ -3,6 +3,7 @@
 #include "edge/hub.c"
 
 #include "../failing.h"
+#include "logged.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -156,22 +157,6 @@ void health_init(struct conf *const *conf, bool (*ready)(void))
 }
 
 void health_stop(void)
-{
-}
-
-void log_begin(struct log_rec *r, enum log_level level, const char *event)
-{
-}
-
-void log_str(struct log_rec *r, const char *key, const char *value)
-{
-}
-
-void log_int(struct log_rec *r, const char *key, int64_t value)
-{
-}
-
-void log_end(struct log_rec *r)
 {
 }
 

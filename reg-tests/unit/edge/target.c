@@ -1,6 +1,8 @@
 /* The agent's services with a dial, sessions and pumps that do as the test says: refusals, reasons, PROXY header, moves. */
 #include "edge/target.c"
 
+#include "logged.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -22,7 +24,6 @@ static struct {
 	void (*on_done)(void *arg, struct dial_result *r);
 	void *arg;
 	bool no_session;
-	char log[1024];
 } t;
 
 struct conf *conf_get(struct conf *c)
@@ -130,39 +131,6 @@ void pump_free(struct pump *p)
 	p->owner = NULL;
 }
 
-bool log_wants(enum log_level level)
-{
-	return level <= LOG_INFO;
-}
-
-void log_begin(struct log_rec *r, enum log_level level, const char *event)
-{
-	snprintf(t.log, sizeof(t.log), "%s", event);
-}
-
-void log_str(struct log_rec *r, const char *key, const char *value)
-{
-	size_t len = strlen(t.log);
-
-	snprintf(t.log + len, sizeof(t.log) - len, " %s=%s", key, value ? value : "-");
-}
-
-void log_int(struct log_rec *r, const char *key, int64_t value)
-{
-	char text[32];
-
-	snprintf(text, sizeof(text), "%lld", (long long)value);
-	log_str(r, key, text);
-}
-
-void log_end(struct log_rec *r)
-{
-}
-
-void log_say(enum log_level level, const char *fmt, ...)
-{
-}
-
 static void request(const char *service)
 {
 	struct h2_fields f = { .session = "0123456789abcdef0123456789abcdef", .client = "192.0.2.7:4711", .local = "192.0.2.1:5432", .listener = "db",
@@ -190,6 +158,7 @@ static int dialled(int error)
 static int set_up(void **state)
 {
 	memset(&t, 0, sizeof(t));
+	logged_clear();
 	t.services[0] = (struct conf_service){ .name = (char *)"web", .target.text = (char *)"127.0.0.1:80", .timeouts.connect = 5000, .maxconn = 1 };
 	t.services[1] = (struct conf_service){ .name = (char *)"db", .timeouts.connect = 5000, .send_proxy = SEND_PROXY_V1 };
 	t.services[2] = (struct conf_service){ .name = (char *)"v2", .timeouts.connect = 5000, .send_proxy = SEND_PROXY_V2 };
@@ -223,7 +192,7 @@ static void refuses_what_it_cannot_serve(void **state)
 	assert_int_equal(t.refused, REASON_AGENT_FULL);
 	pump_end(REASON_CLIENT_RESET);
 	assert_int_equal(t.cancels, 1);
-	assert_non_null(strstr(t.log, " target=127.0.0.1:80 connect=-1 total=0 up=2 down=1 end=CC reason=client_reset "));
+	assert_non_null(strstr(logged.line, " target=127.0.0.1:80 connect=-1 total=0 up=2 down=1 end=CC reason=client_reset "));
 	t.no_session = true;
 	request("web");
 	assert_int_equal(t.refused, REASON_RESOURCES);
@@ -244,7 +213,7 @@ static void tells_why_the_target_is_not_reached(void **state)
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		request("web");
 		dialled(cases[i].error);
-		assert_non_null(strstr(t.log, cases[i].word));
+		assert_non_null(strstr(logged.line, cases[i].word));
 		assert_null(t.pump.owner);
 	}
 }
@@ -260,7 +229,7 @@ static void connects_and_says_who_comes(void **state)
 	assert_true(recv(peer, got, sizeof(got) - 1, 0) > 0);
 	assert_string_equal(got, "PROXY TCP4 192.0.2.7 192.0.2.1 4711 5432\r\n");
 	pump_end(REASON_DONE);
-	assert_string_equal(t.log, "session service=db hub=hub-a client=192.0.2.7:4711 listener=db target=127.0.0.1:5432 connect=0 total=0 up=2 down=1 "
+	assert_string_equal(logged.line, "session service=db hub=hub-a client=192.0.2.7:4711 listener=db target=127.0.0.1:5432 connect=0 total=0 up=2 down=1 "
 				   "end=-- reason=done id=0123456789abcdef0123456789abcdef");
 	close(peer);
 }
@@ -293,7 +262,7 @@ static void dials_anew_after_a_move(void **state)
 	t.pump.ev->on_arrive(t.pump.owner);
 	assert_int_equal(t.dials, 2);
 	pump_end(REASON_LOST);
-	assert_non_null(strstr(t.log, " end=SL reason=lost "));
+	assert_non_null(strstr(logged.line, " end=SL reason=lost "));
 	close(peer);
 }
 
