@@ -1,6 +1,7 @@
 /* check with probes that find what the test says, messages that are delivered when it says, and its clock: when checks are made, what is told, what a reload keeps. */
 #include "edge/check.c"
 
+#include "kept_conf.h"
 #include "logged.h"
 
 #include <setjmp.h>
@@ -21,18 +22,6 @@ static struct {
 	int started, cancelled, told;
 	struct msg *first, **last;
 } t;
-
-struct conf *conf_get(struct conf *c)
-{
-	atomic_fetch_add(&c->refs, 1);
-	return c;
-}
-
-void conf_put(struct conf *c)
-{
-	if (c)
-		assert_true(atomic_fetch_sub(&c->refs, 1) > 0);
-}
 
 struct probe *probe_start(const struct conf_service *s, struct tls *tls, void (*on_done)(void *, const struct probe_result *), void *arg)
 {

@@ -2,6 +2,7 @@
  * greeting, requests at the wrong time, refusals, back-off, replacement at a goodbye, complaints. */
 #include "edge/dialer.c"
 
+#include "kept_conf.h"
 #include "logged.h"
 
 #include <setjmp.h>
@@ -39,15 +40,6 @@ static struct {
 	bool checked, up; /* the service has a check; what it says */
 	uint64_t moment;
 } t;
-
-struct conf *conf_get(struct conf *c)
-{
-	return c;
-}
-
-void conf_put(struct conf *c)
-{
-}
 
 struct dial *dial_start(const struct endpoint *e, const struct dial_options *o, void (*done)(void *arg, struct dial_result *r), void *arg)
 {
@@ -362,6 +354,7 @@ static int tear_down(void **state)
 	assert_int_equal(dialer_links(), 0);
 	assert_int_equal(t.links_alive, 0);
 	assert_int_equal(t.tickets, 0);
+	assert_int_equal(t.conf.refs, 0);
 	mem_usage(MEM_OTHER, &u);
 	assert_int_equal(u.used, 0);
 	mem_drain();

@@ -1,6 +1,8 @@
 /* The frontend with real sockets, and a registry and pumps that do as the test says: placing, queue, limits, refusals, the log line. */
 #include "edge/frontend.c"
 
+#include "kept_agents.h"
+#include "kept_conf.h"
 #include "logged.h"
 
 #include <setjmp.h>
@@ -10,9 +12,6 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
-
-#include "mctunnel/tunnel/link.h"
-#include "mctunnel/tunnel/registry.h"
 
 #define CLIENTS 4
 #define HOPS_MAX 8 /* as trip.c has them */
@@ -43,38 +42,13 @@ static struct {
 
 /* What the frontend uses. */
 
-struct conf *conf_get(struct conf *c)
-{
-	return c;
-}
-
-void conf_put(struct conf *c)
-{
-}
-
-struct advert *advert_get(struct advert *a)
-{
-	atomic_fetch_add(&a->refs, 1);
-	return a;
-}
-
-void advert_put(struct advert *a)
-{
-	if (a)
-		atomic_fetch_sub(&a->refs, 1);
-}
-
 enum pick_result registry_pick(const struct conf_tunnel *tunnel, const char *service, const struct addr *client, const uint8_t (*avoid)[16], size_t avoid_n,
 			       struct pick *out)
 {
 	assert_ptr_equal(tunnel, &t.tunnel);
 	assert_string_equal(service, "ssh");
 	for (size_t i = 0; i < t.agents_n; i++) {
-		bool avoided = false;
-
-		for (size_t j = 0; j < avoid_n; j++)
-			avoided |= memcmp(avoid[j], t.agents[i].instance, 16) == 0;
-		if (avoided)
+		if (is_avoided(&t.agents[i], avoid, avoid_n))
 			continue;
 		if (t.full)
 			return PICK_FULL;
@@ -99,16 +73,6 @@ static void registry_changes(void)
 		t.on_change[i]();
 }
 
-struct link *registry_link(uint64_t id)
-{
-	return (struct link *)(uintptr_t)id;
-}
-
-bool link_can_open(const struct link *l)
-{
-	return true;
-}
-
 struct session *session_open(struct link *l, const struct session_about *about, uint32_t connect_ms, uint32_t resume_ms, const struct session_events *ev,
 			     void *owner)
 {
@@ -127,22 +91,9 @@ void session_keep(struct session *s)
 {
 }
 
-void session_leave(struct session *s)
-{
-}
-
-void session_arrive(struct session *s)
-{
-}
-
 void session_abort(struct session *s, enum reason why)
 {
 	t.aborted++;
-}
-
-const char *session_id(const struct session *s)
-{
-	return "0123456789abcdef0123456789abcdef";
 }
 
 const struct session_events pump_session_events;
@@ -270,11 +221,7 @@ static int set_up(void **state)
 	t.conf.tunnels_n = 1;
 	t.conf.listeners = &t.listener;
 	t.conf.listeners_n = 1;
-	for (int i = 0; i < 2; i++) {
-		snprintf(t.agents[i].name, sizeof(t.agents[i].name), "edge-%d", i);
-		t.agents[i].instance[0] = (uint8_t)(i + 1);
-		t.agents[i].sessions = &t.carried[i];
-	}
+	name_agents(t.agents, t.carried, 2);
 	t.fd = listen_here();
 	loop_init();
 	frontend_init(&t.conf, NULL);
@@ -300,8 +247,8 @@ static int tear_down(void **state)
 	}
 	close(t.fd);
 	assert_int_equal(frontend_sessions(), 0);
-	assert_int_equal(t.carried[0] + t.carried[1], 0);
-	assert_int_equal(t.agents[0].refs + t.agents[1].refs, 0);
+	expect_idle_agents(t.agents, 2);
+	assert_int_equal(t.conf.refs, 0);
 	assert_int_equal(stat_sum(STAT_QUEUE), 0);
 	assert_int_equal(stat_sum(STAT_SESSIONS), 0);
 	mem_usage(MEM_OTHER, &u);

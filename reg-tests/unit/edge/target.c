@@ -1,6 +1,7 @@
 /* The agent's services with a dial, sessions and pumps that do as the test says: refusals, reasons, PROXY header, moves. */
 #include "edge/target.c"
 
+#include "kept_conf.h"
 #include "logged.h"
 
 #include <setjmp.h>
@@ -25,17 +26,6 @@ static struct {
 	void *arg;
 	bool no_session;
 } t;
-
-struct conf *conf_get(struct conf *c)
-{
-	atomic_fetch_add(&c->refs, 1);
-	return c;
-}
-
-void conf_put(struct conf *c)
-{
-	atomic_fetch_sub(&c->refs, 1);
-}
 
 void link_refuse(struct link *l, int32_t stream, enum reason why)
 {

@@ -1,6 +1,9 @@
 /* Trips, with a registry, links and sessions that do as the test says: routes in order, the queue and its time, agents that refuse, limits, counts, reloads, the end. */
 #include "edge/trip.c"
 
+#include "kept_agents.h"
+#include "kept_conf.h"
+
 #include "mctunnel/event/loop.h"
 
 #include <setjmp.h>
@@ -35,43 +38,13 @@ static struct session *const the_session = (struct session *)&w;
 
 /* ---- what trips use ---- */
 
-struct conf *conf_get(struct conf *c)
-{
-	return c;
-}
-
-void conf_put(struct conf *c)
-{
-}
-
-struct advert *advert_get(struct advert *a)
-{
-	atomic_fetch_add(&a->refs, 1);
-	return a;
-}
-
-void advert_put(struct advert *a)
-{
-	if (a)
-		atomic_fetch_sub(&a->refs, 1);
-}
-
-static bool avoided(int agent, const uint8_t (*avoid)[16], size_t n)
-{
-	for (size_t i = 0; i < n; i++) {
-		if (memcmp(avoid[i], w.agents[agent].instance, 16) == 0)
-			return true;
-	}
-	return false;
-}
-
 enum pick_result registry_pick(const struct conf_tunnel *t, const char *service, const struct addr *client, const uint8_t (*avoid)[16], size_t avoid_n,
 			       struct pick *out)
 {
 	int first = t == &w.tunnels[0] ? 0 : 2;
 
 	for (int i = first; i < first + 2; i++) {
-		if (!w.there[i] || avoided(i, avoid, avoid_n))
+		if (!w.there[i] || is_avoided(&w.agents[i], avoid, avoid_n))
 			continue;
 		if (w.full)
 			return PICK_FULL;
@@ -85,16 +58,6 @@ enum pick_result registry_pick(const struct conf_tunnel *t, const char *service,
 void registry_on_change(void (*change)(void))
 {
 	w.on_change = change;
-}
-
-struct link *registry_link(uint64_t id)
-{
-	return (struct link *)(uintptr_t)id;
-}
-
-bool link_can_open(const struct link *l)
-{
-	return true;
 }
 
 struct session *session_open(struct link *l, const struct session_about *about, uint32_t connect_ms, uint32_t resume_ms, const struct session_events *ev,
@@ -116,22 +79,9 @@ void session_keep(struct session *s)
 	w.kept++;
 }
 
-void session_leave(struct session *s)
-{
-}
-
-void session_arrive(struct session *s)
-{
-}
-
 void session_abort(struct session *s, enum reason why)
 {
 	w.aborted++;
-}
-
-const char *session_id(const struct session *s)
-{
-	return "0123456789abcdef0123456789abcdef";
 }
 
 /* ---- the owner ---- */
@@ -166,21 +116,12 @@ static const struct trip_events events = { describe, on_wait, on_nothing, on_not
 
 /* ---- the world ---- */
 
-static void set_up_agents(void)
-{
-	for (int i = 0; i < AGENTS; i++) {
-		snprintf(w.agents[i].name, sizeof(w.agents[i].name), "edge-%d", i);
-		w.agents[i].instance[0] = (uint8_t)(i + 1);
-		w.agents[i].sessions = &w.carried[i];
-	}
-}
-
 static int set_up(void **state)
 {
 	static char *services[] = { (char *)"ssh", (char *)"web-*" };
 
 	memset(&w, 0, sizeof(w));
-	set_up_agents();
+	name_agents(w.agents, w.carried, AGENTS);
 	w.tunnels[0] = (struct conf_tunnel){ .name = (char *)"site-a", .services = { services, 1 } };
 	w.tunnels[1] = (struct conf_tunnel){ .name = (char *)"site-b", .services = { services + 1, 1 } };
 	w.routes[0] = (struct conf_route){ .text = (char *)"site-a/ssh", .tunnel = (char *)"site-a", .service = (char *)"ssh" };
@@ -215,10 +156,7 @@ static int tear_down(void **state)
 	trip_fini();
 	room_fini();
 	turns(3);
-	for (int i = 0; i < AGENTS; i++) {
-		assert_int_equal(atomic_load(&w.carried[i]), 0);
-		assert_int_equal(atomic_load(&w.agents[i].refs), 0);
-	}
+	expect_idle_agents(w.agents, AGENTS);
 	for (int i = 0; i < 2; i++)
 		assert_int_equal(atomic_load(&w.gen->sites[i].score->sessions), 0);
 	assert_int_equal(atomic_load(&w.gen->refs), 1);
