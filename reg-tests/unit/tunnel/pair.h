@@ -354,6 +354,18 @@ static inline size_t user_write(struct user *u, size_t max)
 	return sum;
 }
 
+static inline void user_abort(struct user *u, enum reason why)
+{
+	session_abort(u->s, why);
+	u->s = NULL;
+}
+
+static inline void user_release(struct user *u)
+{
+	session_release(u->s);
+	u->s = NULL;
+}
+
 static inline void user_open(void *owner, const char *target)
 {
 	struct user *u = owner;

@@ -46,6 +46,14 @@ static void open_client(void)
 	assert_non_null(client.s);
 }
 
+/* The agent takes the request, but its target does not answer. */
+static void await_target(void)
+{
+	links(false, false);
+	agent.on_request = accept_now;
+	open_client();
+}
+
 static void up(void)
 {
 	links(false, false);
@@ -72,10 +80,9 @@ static void down(void)
 static void finish(void)
 {
 	if (client.s)
-		session_abort(client.s, REASON_CLIENT_RESET);
+		user_abort(&client, REASON_CLIENT_RESET);
 	if (target.s)
-		session_abort(target.s, REASON_TARGET_RESET);
-	client.s = target.s = NULL;
+		user_abort(&target, REASON_TARGET_RESET);
 	down();
 	session_end_list(&hub.parked, REASON_STOPPED);
 	session_end_list(&agent.parked, REASON_STOPPED);
@@ -111,9 +118,8 @@ static void test_there_and_back(void **state)
 	session_fin(target.s);
 	settle_pair(&hub, &agent);
 	assert_true(session_ended(client.s) && session_ended(target.s));
-	session_release(client.s);
-	session_release(target.s);
-	client.s = target.s = NULL;
+	user_release(&client);
+	user_release(&target);
 	assert_int_equal(session_count(), 2); /* until the proof is there */
 	pass_ms(25);
 	settle_pair(&hub, &agent);
@@ -426,13 +432,10 @@ static void test_unknown_refusals_by_status(void **state)
 
 static void test_target_refuses_after_accept(void **state)
 {
-	links(false, false);
-	agent.on_request = accept_now;
-	open_client();
+	await_target();
 	user_write(&client, 10);
 	settle_pair(&hub, &agent);
-	session_abort(target.s, REASON_TARGET_REFUSED);
-	target.s = NULL;
+	user_abort(&target, REASON_TARGET_REFUSED);
 	settle_pair(&hub, &agent);
 	assert_int_equal(client.why, REASON_TARGET_REFUSED);
 	assert_true(client.refused);
@@ -464,9 +467,7 @@ static void test_kept_session_starts_anew(void **state)
 
 static void test_connect_timeout(void **state)
 {
-	links(false, false);
-	agent.on_request = accept_now;
-	open_client();
+	await_target();
 	settle_pair(&hub, &agent);
 	pass_ms(9999);
 	assert_int_equal(client.ends, 0);
@@ -495,8 +496,7 @@ static void test_reset_with_bytes_in_flight(void **state)
 	user_write(&target, 10000);
 	carry(&hub, &agent);
 	user_read(&target, SIZE_MAX); /* credit is on its way, and is for a ring that is gone */
-	session_abort(client.s, REASON_CLIENT_RESET);
-	client.s = NULL;
+	user_abort(&client, REASON_CLIENT_RESET);
 	carry(&agent, &hub);
 	settle_pair(&hub, &agent);
 	assert_int_equal(target.ends, 1);
@@ -595,8 +595,7 @@ static void test_reset_of_a_parked_session_is_told_later(void **state)
 {
 	up();
 	relink();
-	session_abort(target.s, REASON_IDLE);
-	target.s = NULL;
+	user_abort(&target, REASON_IDLE);
 	assert_int_equal(session_resume(session_of_node(hub.parked.next), hub.l), 0);
 	settle_pair(&hub, &agent);
 	assert_int_equal(client.why, REASON_IDLE);
@@ -607,9 +606,7 @@ static void test_reset_of_a_parked_session_is_told_later(void **state)
 /* It was asked for by a thread that had read the time a moment later than this one: that is no long time ago. */
 static void test_clock_of_another_thread(void **state)
 {
-	links(false, false);
-	agent.on_request = accept_now;
-	open_client();
+	await_target();
 	user_write(&client, 100);
 	settle_pair(&hub, &agent);
 	client.s->asked_ms = clock_ms() + 5;
@@ -626,9 +623,7 @@ static void test_clock_of_another_thread(void **state)
 /* Its peer is gone: what nobody can have consumed may go elsewhere at once. */
 static void test_given_back(void **state)
 {
-	links(false, false);
-	agent.on_request = accept_now;
-	open_client();
+	await_target();
 	settle_pair(&hub, &agent);
 	relink();
 	session_give_back(&hub.parked);
@@ -640,9 +635,7 @@ static void test_given_back(void **state)
 
 static void test_sent_bytes_are_not_given_back(void **state)
 {
-	links(false, false);
-	agent.on_request = accept_now;
-	open_client();
+	await_target();
 	user_write(&client, 10); /* who knows what the target has got */
 	settle_pair(&hub, &agent);
 	relink();
@@ -752,9 +745,7 @@ static void test_resume_timeout(void **state)
 
 static void test_resume_is_answered_when_the_target_is(void **state)
 {
-	links(false, false);
-	agent.on_request = accept_now;
-	open_client();
+	await_target();
 	settle_pair(&hub, &agent);
 	relink();
 	assert_int_equal(session_resume(session_of_node(hub.parked.next), hub.l), 0);
@@ -813,8 +804,7 @@ static void test_only_the_proof_is_missing(void **state)
 	session_fin(target.s);
 	settle_pair(&hub, &agent);
 	assert_true(session_ended(target.s));
-	session_release(target.s);
-	target.s = NULL;
+	user_release(&target);
 	pass_ms(25);
 	carry(&agent, &hub);
 	carry(&hub, &agent); /* the agent has its proof, not the hub */
@@ -825,8 +815,7 @@ static void test_only_the_proof_is_missing(void **state)
 	assert_int_equal(client.ends, 0);
 	assert_int_equal(user_read(&client, SIZE_MAX), 5000);
 	assert_true(session_ended(client.s));
-	session_release(client.s);
-	client.s = NULL;
+	user_release(&client);
 	assert_int_equal(session_count(), 0);
 	finish();
 }
@@ -839,8 +828,7 @@ static void test_proof_lost_on_the_agent(void **state)
 	session_fin(client.s);
 	session_fin(target.s);
 	settle_pair(&hub, &agent);
-	session_release(client.s);
-	client.s = NULL;
+	user_release(&client);
 	pass_ms(25);
 	carry(&hub, &agent);
 	carry(&agent, &hub);
@@ -850,8 +838,7 @@ static void test_proof_lost_on_the_agent(void **state)
 	assert_int_equal(target.ends, 0);
 	assert_int_equal(user_read(&target, SIZE_MAX), 5000);
 	assert_true(session_ended(target.s));
-	session_release(target.s);
-	target.s = NULL;
+	user_release(&target);
 	assert_int_equal(session_count(), 0);
 	finish();
 }
