@@ -1,14 +1,15 @@
 /* For LD_PRELOAD: the Nth allocation or system call of a program's processes fails, or calls on sockets come in pieces, interrupted, or later.
  * What is wanted stands in a file that all processes map (FAIL_STATE), so a test arms it at any time and reads what was counted; it fails once, and says on stderr which call it
- * was. Works before AddressSanitizer's functions as well as without it. Waits and closes never fail, nor what a kernel never refuses. */
+ * was. Waits and closes never fail, nor what a kernel never refuses. */
 #define _GNU_SOURCE
+#include "../lib/allocator.h"
+
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <link.h>
 #include <stdatomic.h>
 #include <stdarg.h>
-#include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,13 +34,6 @@ static struct watched {
 	_Atomic int epfd;
 	struct epoll_event event;
 } watched[DESCRIPTORS];
-
-void *__interceptor_malloc(size_t size) __attribute__((weak));
-void *__interceptor_calloc(size_t n, size_t size) __attribute__((weak));
-void *__interceptor_realloc(void *p, size_t size) __attribute__((weak));
-extern void *__libc_malloc(size_t size);
-extern void *__libc_calloc(size_t n, size_t size);
-extern void *__libc_realloc(void *p, size_t size);
 
 /* Libraries that do not always look whether they got memory: libconfig never (only a start, or a reload's own process, use it), OpenSSL is left alone unless OPENSSL is said. */
 static struct library {
@@ -114,36 +108,15 @@ static int fails(int what, const char *call, int error)
 
 /* ---- memory ---- */
 
-static int refused(const char *call, const void *caller)
+static bool malloc_refused(const char *call, const void *caller)
 {
 	int most = state && (atomic_load_explicit(&state->what, memory_order_relaxed) & OPENSSL) ? 1 : LIBRARIES;
 
 	for (int i = 0; i < most; i++) {
 		if ((uintptr_t)caller >= libraries[i].from && (uintptr_t)caller < libraries[i].to)
-			return 0;
+			return false;
 	}
 	return fails(ALLOCATIONS, call, ENOMEM);
-}
-
-void *malloc(size_t size)
-{
-	if (refused("malloc", __builtin_return_address(0)))
-		return NULL;
-	return __interceptor_malloc ? __interceptor_malloc(size) : __libc_malloc(size);
-}
-
-void *calloc(size_t n, size_t size)
-{
-	if (refused("calloc", __builtin_return_address(0)))
-		return NULL;
-	return __interceptor_calloc ? __interceptor_calloc(n, size) : __libc_calloc(n, size);
-}
-
-void *realloc(void *p, size_t size)
-{
-	if (size && refused("realloc", __builtin_return_address(0)))
-		return NULL;
-	return __interceptor_realloc ? __interceptor_realloc(p, size) : __libc_realloc(p, size);
 }
 
 /* ---- calls that fail ---- */

@@ -1,22 +1,13 @@
 /* For LD_PRELOAD: once armed, one allocation fails, the Nth of the process from then on (or `run` of them in a row).
- * Armed by the signal SIGRTMIN + 5, which brings N in its lower 24 bits and `run` above them. What fails is said on stderr.
- * Knows the allocator of glibc only. */
+ * Armed by the signal SIGRTMIN + 5, which brings N in its lower 24 bits and `run` above them. What fails is said on stderr. */
 #define _GNU_SOURCE
-#include <errno.h>
+#include "../lib/allocator.h"
+
 #include <signal.h>
 #include <stdatomic.h>
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-extern void *__libc_malloc(size_t size);
-extern void *__libc_calloc(size_t n, size_t size);
-extern void *__libc_realloc(void *p, size_t size);
-
-void *malloc(size_t size);
-void *calloc(size_t n, size_t size);
-void *realloc(void *p, size_t size);
 
 static atomic_long left; /* 0: not armed */
 static atomic_long run;
@@ -36,39 +27,25 @@ __attribute__((constructor)) static void prepare(void)
 	sigaction(SIGRTMIN + 5, &s, NULL);
 }
 
-static int fails(void)
+static bool malloc_refused(const char *call, const void *caller)
 {
 	static const char text[] = "failmalloc: failed\n";
 	long n = atomic_load_explicit(&left, memory_order_relaxed);
 
+	(void)call;
+	(void)caller;
 	if (n == 0)
-		return 0;
+		return false;
 	n = atomic_fetch_sub(&left, 1);
 	if (n > 1)
-		return 0;
+		return false;
 	if (n < 1 || atomic_fetch_sub(&run, 1) <= 1)
 		atomic_store(&left, 0);
 	else
 		atomic_store(&left, 1);
 	if (n < 1)
-		return 0;
+		return false;
 	if (write(2, text, sizeof(text) - 1) < 0)
 		errno = 0;
-	errno = ENOMEM;
-	return 1;
-}
-
-void *malloc(size_t size)
-{
-	return fails() ? NULL : __libc_malloc(size);
-}
-
-void *calloc(size_t n, size_t size)
-{
-	return fails() ? NULL : __libc_calloc(n, size);
-}
-
-void *realloc(void *p, size_t size)
-{
-	return size && fails() ? NULL : __libc_realloc(p, size);
+	return true;
 }
