@@ -18,7 +18,7 @@ def _run(run, *options):
     args = [program(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
             "--disable-component-update", "--disable-sync", "--disable-dev-shm-usage", "--hide-scrollbars",
             "--user-data-dir=" + run.path("browser"), *options]
-    p = subprocess.run(args, capture_output=True, text=True, timeout=60, env=dict(os.environ, HOME=run.dir, XDG_CACHE_HOME=run.dir))
+    p = subprocess.run(args, capture_output=True, text=True, timeout=150, env=dict(os.environ, HOME=run.dir, XDG_CACHE_HOME=run.dir))
     harness.equal(p.returncode, 0, "chromium: " + p.stderr[-2000:])
     return p
 

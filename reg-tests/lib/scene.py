@@ -199,8 +199,15 @@ class Program:
                     values[name + labels] = value
         return values
 
+    def known_metrics(self):
+        """Of a page that is whole: an answer that does not come in time is no zero."""
+        return harness.wait_until(lambda: self.must_run() and self.metrics(), "/metrics of " + self.name)
+
     def metric(self, name):
-        return self.metrics().get(name, 0)
+        """0: labels that nothing was counted for yet. A name without labels must be there."""
+        m = self.known_metrics()
+        harness.check(name in m or "{" in name, "there is no metric", name)
+        return m.get(name, 0)
 
     def wait_metric(self, name, value, timeout=harness.PATIENCE):
         """Until it is exactly that (or, given a function, until that is true)."""
@@ -215,7 +222,9 @@ class Program:
         try:
             harness.wait_until(look, "", timeout, 0.02)
         except harness.Failed:
+            self.must_run()
             raise harness.Failed("%s of %s is %s after %.0f s" % (name, self.name, seen[-1], timeout)) from None
+        harness.check(seen[-1] is not None or "{" in name, "there is no metric", name)
 
     def wait_ready(self, timeout=harness.PATIENCE):
         harness.wait_until(lambda: self.must_run() and self.get("/readyz")[0] == 200, self.name + " to be ready", timeout, 0.01)

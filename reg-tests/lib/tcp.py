@@ -192,7 +192,7 @@ class Server:
     """Accepts at an address (an own port of `run` by default) and gives each connection to a thread."""
 
     def __init__(self, run, handler, address=None, listener=None):
-        self.handler, self.results, self.live, self.accepted = handler, queue.Queue(), set(), 0
+        self.handler, self.results, self.live, self.accepted, self.closed = handler, queue.Queue(), set(), 0, False
         self.lock = threading.Lock()
         self.listener = listener or listening(address if address is not None else (run.host, run.port()))
         self.address = self.listener.getsockname()
@@ -201,14 +201,17 @@ class Server:
         run.undo.callback(self.close)
 
     def _accept(self):
-        with contextlib.suppress(OSError):
-            while True:
+        while not self.closed:
+            try:
                 s, peer = self.listener.accept()
-                s.settimeout(300)
-                with self.lock:
-                    self.live.add(s)
-                    self.accepted += 1
-                threading.Thread(target=self._serve, args=(s, peer), daemon=True).start()
+            except OSError:  # closed, or for a moment there are too many descriptors
+                time.sleep(0.01)
+                continue
+            s.settimeout(300)
+            with self.lock:
+                self.live.add(s)
+                self.accepted += 1
+            threading.Thread(target=self._serve, args=(s, peer), daemon=True).start()
 
     def _serve(self, s, peer):
         try:
@@ -231,6 +234,7 @@ class Server:
             raise harness.Failed("the target has seen no connection end within %.0f s" % timeout) from None
 
     def close(self):
+        self.closed = True
         with contextlib.suppress(OSError):
             self.listener.shutdown(socket.SHUT_RDWR)
         self.listener.close()

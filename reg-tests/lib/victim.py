@@ -60,6 +60,6 @@ class Scene:
         self.unharmed()
         for s in self.clients:
             s.close()
-        check(self.cpu() < 0.3, "the hub is still busy after the attack")
+        harness.wait_until(lambda: self.cpu() < 0.3, "the CPU to be free after the attack", 10)
         times = self.chat.stop()
         say("echo beside: " + harness.spread(times))

@@ -198,7 +198,7 @@ def test_reload(run):
     wait_service(p.hub, "DOWN", "x", check="L4CON")
     reload(p.agent, lambda services: services[0].update(check=dict(services[0]["check"], type="none")))
     wait_service(p.hub, "UP", "x", check=None)
-    equal(p.hub.metric("mctunnel_link_broken_total"), 0)
+    equal(p.hub.metric("mctunnel_links_broken_total"), 0)
     s.close()
 
 
@@ -312,7 +312,7 @@ def test_many_services(run):
     t.rise()
     wait_until(lambda: up(p.hub) == n, "all to be up again")
     equal(p.hub.metric("mctunnel_links"), 2)
-    equal(p.hub.metric("mctunnel_link_broken_total"), 0)
+    equal(p.hub.metric("mctunnel_links_broken_total"), 0)
 
 
 if __name__ == "__main__":

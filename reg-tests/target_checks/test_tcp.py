@@ -63,7 +63,7 @@ def test_up_down_up(run):
     wait_service(p.hub, "UP", check="L4OK")
     equal(greeting(p.listen["x"]), "one")
     equal(len(p.hub.wait_log("check", state="UP", service="x")), 1 + first_up(p.hub), "lines of the hub")
-    equal(p.hub.metric("mctunnel_link_broken_total"), 0, "links broken")
+    equal(p.hub.metric("mctunnel_links_broken_total"), 0, "links broken")
     m = p.agent.metrics()
     check(m['mctunnel_checks_total{service="x",status="L4CON"}'] >= 2, m)
     equal(m['mctunnel_check_changes_total{service="x",state="DOWN"}'], 1)
