@@ -52,9 +52,12 @@ def test_of_a_session_down(run):
 def test_two_sessions_of_their_own(run):
     """Both have the whole rate, and so need no longer than one."""
     hub = world(run, listener={"limits": {"session_up": RATE}})
-    one, two = seconds(hub.listen["in"]), seconds(hub.listen["in"], 2)
-    slowed(run, two, SIZE / RATE, "two sessions")
-    check(two < 1.7 * one, "two took", two, "s, one", one)
+    for _ in range(5):  # what they shared would always take twice as long; a busy machine does so at times
+        two = seconds(hub.listen["in"], 2)
+        slowed(run, two, SIZE / RATE, "two sessions")
+        if two < 1.6 * SIZE / RATE:
+            return
+    raise harness.Failed("two took %.2f s" % two)
 
 
 def test_of_a_listener(run):
