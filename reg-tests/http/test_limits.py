@@ -24,7 +24,7 @@ def start(run, limits, **options):
 def test_requests_a_second(run):
     p = start(run, {"client_rate": 2})
     with web.Client(p.web) as c:
-        answers = [c.ask("/%d" % i) for i in range(10)]
+        answers = [c.ask("/%d" % i) for i in range(30)]  # the more, the slower the machine may be
         equal({m.status for m in answers}, {200, 429})
         check(all(m.get("Retry-After") == "1" for m in answers if m.status == 429), "429 without Retry-After")
         harness.wait_until(lambda: c.ask("/later").status == 200, "a request to be served again")
@@ -45,8 +45,14 @@ def test_requests_that_are_rejected(run):
     p = start(run, {"client_rate": 1, "over": "reject"})
     with web.Client(p.web) as c:
         equal(c.ask("/").status, 200)
-        c.request("/")
-        tcp.expect_reset(c.s, "a request too many")
+        try:
+            for _ in range(20):  # more than a second may pass between two of them
+                c.request("/")
+                m = c.answer()
+                equal(m and m.status, 200, "until it is rejected")
+            raise harness.Failed("20 requests were served at one a second")
+        except ConnectionResetError:
+            pass
 
 
 def test_sessions_of_one_address(run):

@@ -9,6 +9,7 @@ import tcp
 import web
 from harness import equal
 
+OLD = 20  # seconds: less than the age at which a connection is not used again anyway
 
 def start(run, service=None, **options):
     p = scene.Pair()
@@ -97,7 +98,7 @@ def test_idle_ones_end_by_themselves(run):
 
 
 def test_a_full_service_is_waited_for(run):
-    p = start(run, {"maxconn": 2})
+    p = start(run, {"maxconn": 2}, timeouts={"queue": "30s"})
 
     def client(i):
         for k in range(10):
@@ -124,7 +125,7 @@ def test_not_over_an_agent_that_drains(run):
         first = c.ask("/").text
         equal(c.ask("/").text, first, "the connection that is kept")
         (p.agent if first == "origin" else second).send(10)
-        harness.wait_until(lambda: c.ask("/").text != first, "requests to leave the agent that drains", 3)
+        harness.wait_until(lambda: c.ask("/").text != first, "requests to leave the agent that drains", OLD)
     (p.agent if first == "origin" else second).ended(0)
 
 
@@ -139,7 +140,7 @@ def test_a_fallback_is_left_as_soon_as_the_first_route_serves(run):
         equal([c.ask("/").get("X-Turn") for _ in range(3)], ["1", "2", "3"], "requests on one connection of the fallback")
         scene.Agent(run, p.hub.authority, [p.hub.address], [scene.service("x", main.target)]).start()
         p.hub.wait_links(4)
-        harness.wait_until(lambda: c.ask("/").text == "main", "requests to come back to the first route", 3)
+        harness.wait_until(lambda: c.ask("/").text == "main", "requests to come back to the first route", OLD)
         equal({c.ask("/").text for _ in range(3)}, {"main"})
 
 

@@ -42,14 +42,12 @@ class Target:
 
     def __init__(self, run, answer=OK):
         self.answer, self.lock = answer, threading.Lock()
-        self.seen, self.begun, self.ended = b"", 0, 0
+        self.seen, self.ended, self.programs = b"", 0, []
         self.server = tcp.Server(run, self._serve)
         self.target = self.server.target
 
     def _serve(self, s):
         got, answered = b"", 0
-        with self.lock:
-            self.begun += 1
         with contextlib.suppress(OSError):
             while True:
                 data = s.recv(65536)
@@ -69,15 +67,21 @@ class Target:
             seen, self.seen = self.seen, b""
         return seen
 
-    def quiet(self):
-        return self.begun == self.ended
+    def settle(self):
+        """Until all that the programs have begun has come here, and is over: who connects now is accepted last."""
+        for p in self.programs:
+            p.nothing_left()
+        with tcp.open_socket(self.server.address) as s:
+            s.shutdown(socket.SHUT_WR)
+            tcp.expect_eof(s)
+        harness.wait_until(lambda: self.ended == self.server.accepted, "the target's connections to end")
 
 
 def scenario(run, answer=OK, **listener):
     target = Target(run, answer)
     hub = scene.Hub(run, {"web": dict({"mode": "http", "route": "site-a/web"}, **listener)}).start()
     hub.wait_ready()
-    scene.Agent(run, hub.authority, [hub.address], [scene.service("web", target.target)]).start()
+    target.programs = [hub, scene.Agent(run, hub.authority, [hub.address], [scene.service("web", target.target)]).start()]
     hub.wait_links(2)
     return hub, target
 
@@ -130,7 +134,7 @@ def test_bodies(run):
             got = talk(address, data)
             what = "%s: %r, answered %r" % (name, data, got)
             check(re.match(rb"HTTP/1.1 400 |$", got), what)
-            harness.wait_until(target.quiet, "the target's connection to end: " + what)
+            target.settle()
             seen = target.take()
             check(b"evil" not in seen, what, "reached the target:", seen)
             check(body not in seen and (not seen or b"\r\n0\r\n\r\n" not in seen), what, "reached the target whole:", seen)
