@@ -66,8 +66,8 @@ def test_each_stream_goes_its_own_way(run):
         equal(curl(p, "/a/x", "-I", tls=tls)[0], 200)
     m = p.a.last()
     equal((m.get("X-Forwarded-Proto"), m.get("Connection")), ("http", None), "what the target is told")
-    line = p.hub.wait_log("session", path="/denied")[-1]
-    equal((line["status"], line["reason"], line["listener"]), (403, "denied", "plain"))
+    line = p.hub.wait_log("session", path="/denied", listener="plain")[0]
+    equal((line["status"], line["reason"]), (403, "denied"))
     p.hub.nothing_left()
 
 
@@ -147,6 +147,10 @@ def test_many_streams_at_once(run):
 
 # ---- a client by hand ----
 
+class Gone(harness.Failed):
+    pass
+
+
 class Hand:
     """A client of python3-h2, in the clear."""
 
@@ -173,7 +177,8 @@ class Hand:
 
     def events(self):
         data = self.s.recv(65536)
-        check(data, "the connection was closed")
+        if not data:
+            raise Gone("the connection was closed")
         found = self.c.receive_data(data)
         for e in found:
             if isinstance(e, h2.events.DataReceived):
@@ -256,7 +261,6 @@ def test_rapid_reset(run):
     p = start(run)
     p.a.special["/hang"] = lambda wire, m: wire.rest() and False
     with connected(p) as c, connected(p) as other:
-        gone = False
         try:
             for i in range(6000):
                 stream = c.c.get_next_available_stream_id()
@@ -266,11 +270,12 @@ def test_rapid_reset(run):
                     c.flush()
                     other.ask()
                     equal(other.answer(), (200, b"a"), "somebody else")
-            while True:
-                c.events()
-        except (OSError, harness.Failed, h2.exceptions.ProtocolError):
-            gone = True
-        check(gone, "6000 resets were borne")
+            while c.events():
+                pass
+        except TimeoutError:
+            raise harness.Failed("6000 resets were borne") from None
+        except (OSError, Gone, h2.exceptions.ProtocolError):
+            pass
         other.ask()
         equal(other.answer(), (200, b"a"), "somebody else afterwards")
     p.hub.nothing_left()
@@ -299,13 +304,13 @@ def test_floods_and_nonsense(run):
 
 def test_requests_over_the_rate(run):
     """Streams count as requests of the client's address: a second's worth may come at once, of many more some get 429."""
-    p = start(run, listener={"limits": {"client_rate": 10}})
+    p = start(run, listener={"limits": {"client_rate": 3}})
     with connected(p) as c:
         found = []
         for _ in range(60):
             c.ask()
             found.append(c.answer()[0])
-    equal(found[:10], [200] * 10, "the first ten")
+    equal(found[:3], [200] * 3, "the first three")
     check(429 in found and set(found) <= {200, 429}, found)
 
 

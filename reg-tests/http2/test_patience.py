@@ -42,9 +42,9 @@ def talk(s):
             s.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(BIG) + BIG)
 
 
-def start(run):
+def start(run, **times):
     server = tcp.Server(run, talk)
-    hub = scene.Hub(run, {"web": {"mode": "http", "route": "site-a/a", "timeouts": TIMES}}, environment=raw.FRUGAL).start().wait_ready()
+    hub = scene.Hub(run, {"web": {"mode": "http", "route": "site-a/a", "timeouts": dict(TIMES, **times)}}, environment=raw.FRUGAL).start().wait_ready()
     scene.Agent(run, hub.authority, [hub.address], [scene.service("a", server.target)]).start()
     hub.wait_links(2)
     return hub
@@ -108,7 +108,7 @@ def test_interim_answers_without_end(run):
 
 def test_an_interim_answer_half_read(run):
     """HTTP/1.1: the target ends when a part of an interim answer is out: our own answer follows the rest of it."""
-    hub = start(run)
+    hub = start(run, http_request="20s")  # the time it has to read all that
     with web.Client(hub.listen["web"]) as c:
         c.request("/begun")
         hub.wait_log("session", path="/begun")
