@@ -160,8 +160,7 @@ def test_lists_at_a_reload(run):
 
     write("# nobody\n")
     check(ctl.command(run, "hub", "reload").startswith("Reloaded."), "an empty list")
-    with open(hub.log_path) as f:
-        check("there is nothing in the list of 'src': this rule never applies" in f.read(), "a warning in the log")
+    harness.wait_until(lambda: [r for r in hub.log("message") if "there is nothing in the list of 'src': this rule never applies" in r["text"]], "a warning in the log")
     equal(route(run, "--src", "127.0.0.1")["rule"], 1, "an empty list fits nobody")
     equal(tcp.ask_name(hub.listen["t"]), "a", "who is served again")
 
