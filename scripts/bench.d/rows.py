@@ -14,10 +14,10 @@ from swarm import Swarm
 from systems import Chain, Direct, Haproxy, Mctunnel, MctunnelOneLink, MctunnelOneThread, Nginx, ReverseHttp, Ssh
 
 # row: seconds that one run takes, and those that are needed once, with Debian's peers
-ROWS = {"bulk": (38, 0), "web": (25, 0), "connect": (22, 0), "latency": (19, 0), "busy": (43, 0), "stalled": (46, 0), "memory": (26, 0),
+ROWS = {"bulk": (38, 0), "web": (25, 0), "close": (25, 0), "connect": (22, 0), "latency": (19, 0), "busy": (43, 0), "stalled": (46, 0), "memory": (26, 0),
         "agents": (14, 0), "storm": (18, 25), "road": (25, 0), "threads": (10, 0), "reload": (8, 0), "crash": (9, 0), "rules": (2, 15)}
 ORDER = [name for row in ROWS for name in (row, row + "-cubic")]  # of the published page
-SHORT = {"bulk": {"size": GB // 2, "counts": (1, 8)}, "web": {"seconds": 2}, "connect": {"seconds": 2}, "latency": {"count": 2000, "seconds": 2},
+SHORT = {"bulk": {"size": GB // 2, "counts": (1, 8)}, "web": {"seconds": 2}, "close": {"seconds": 2}, "connect": {"seconds": 2}, "latency": {"count": 2000, "seconds": 2},
          "busy": {"seconds": 1}, "stalled": {"times": 2}, "memory": {"count": 2000, "many": 3000}, "agents": {"count": 300, "seconds": 2},
          "storm": {"count": 1000}, "road": {"size": GB // 16}, "threads": {"size": GB // 2, "seconds": 2}, "reload": {"seconds": 4}, "crash": {"kills": 2}}
 SHORT_PART = 0.5  # of the time
@@ -112,9 +112,9 @@ class Bench:
                     t.add(s.name, "%s %d: GB/s" % (way, n), size / GB / took)
         self.each(t, measure)
 
-    def web_at(self, t, s, name, port, seconds):
+    def web_at(self, t, s, name, port, words):
         with Meter(s) as m:
-            out = run(["wrk", "-t2", "-c50", "-d%d" % seconds, "--latency", "http://127.0.0.1:%d/1k" % port])
+            out = run(["wrk", "-t2", "-c50", "--latency", *words, "http://127.0.0.1:%d/1k" % port])
         done, rate = int(re.search(r"(\d+) requests in", out)[1]), float(re.search(r"Requests/sec:\s+([\d.]+)", out)[1])
         bad = re.search(r"Socket errors: (.*)|Non-2xx or 3xx responses: (\d+)", out)
         if bad or done == 0:
@@ -123,14 +123,21 @@ class Bench:
         t.add(name, "requests/s", rate)
         t.add(name, "p99 ms", wrk_ms(out, 99))
 
+    def requests(self, t, *words):
+        def measure(s):
+            self.web_at(t, s, s.name, s.web, words)
+            if isinstance(s, Mctunnel):
+                self.web_at(t, s, s.name + ", mode http", s.routed, words)
+        self.each(t, measure)
+
     def web(self, seconds=3):
         t = self.table("web", "HTTP, keep-alive, 50 connections, 1 KB", "mctunnel by a listener of mode tcp, and by one of mode http, which routes each request by rules.")
+        self.requests(t, "-d%d" % seconds)
 
-        def measure(s):
-            self.web_at(t, s, s.name, s.web, seconds)
-            if isinstance(s, Mctunnel):
-                self.web_at(t, s, s.name + ", mode http", s.routed, seconds)
-        self.each(t, measure)
+    def close(self, seconds=3):
+        t = self.table("close", "HTTP, a connection for each request, 50 at a time, 1 KB", "The same, but each request says `Connection: close`. In mode http mctunnel keeps its connections to the target; "
+                       "in mode tcp that one, too, is new for each.")
+        self.requests(t, "-d%d" % seconds, "-H", "Connection: close")
 
     def connect(self, seconds=3):
         t = self.table("connect", "A new connection each time", "Connect, one byte there and back, close; 16 at a time. Reverse HTTP: one request, and its own connections to the target stay.")

@@ -194,7 +194,7 @@ def goals(tables):
 # ---- plots ----
 
 PLOTS = {"bulk": ["down 1: CPU s/GB", "down 8: CPU s/GB", "down 8: GB/s", "up 8: GB/s"], "bulk-cubic": ["down 1: CPU s/GB", "down 8: CPU s/GB"],
-         "web": ["CPU µs/request", "requests/s"],
+         "web": ["CPU µs/request", "requests/s"], "close": ["CPU µs/request", "requests/s"],
          "connect": ["CPU µs/connection", "connections/s"], "latency": ["HTTP p50 µs"], "busy": ["100 Mbit/s: p99 ms", "loopback: p99 ms"],
          "stalled": ["loopback: download beside it / before", "100 Mbit/s: download beside it / before"], "memory": ["hub B/session"], "road": ["20 ms: MB/s", "100 ms: MB/s"],
          "storm": ["50 % back, s", "100 % back, s"]}
