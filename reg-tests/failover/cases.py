@@ -7,7 +7,7 @@ import statistics
 import time
 
 import lab as lab_module
-from lab import AGENTS, HOSTS, HUBS, LINKS, VIP, Broken, alive, children, now_ms, wait_until
+from lab import AGENTS, HOSTS, HUBS, LINKS, VIP, Failed, alive, children, now_ms, wait_until
 
 EVERY_MS = 5        # a client
 LIMIT_MS = 4000     # for one client: then it has failed
@@ -78,7 +78,7 @@ class Seen:
 
     def must(self, what, condition):
         if not condition:
-            raise Broken("%s: %s (%s)" % (self.case, what, self.line()))
+            raise Failed("%s: %s (%s)" % (self.case, what, self.line()))
 
 
 class Watch:
@@ -135,7 +135,7 @@ class Watch:
 
     def sessions_end(self, kinds=KINDS, timeout=10.0):
         """Waits until all of these have ended; says whether they have."""
-        with contextlib.suppress(Broken):
+        with contextlib.suppress(Failed):
             wait_until(lambda: all(len(self.look().ends[k]) == SESSIONS for k in kinds), "", timeout, 0.05)
             return True
         return False
@@ -151,19 +151,26 @@ class Watch:
 
 # ---- the cases: (lab) -> Seen ----
 
+def watch(lab, case, fault, ends=KINDS, agents=False):
+    """What is seen from the fault until clients are served again and sessions of these kinds have ended; with agents, until those are back."""
+    with Watch(lab, case) as w:
+        w.mark()
+        fault()
+        back = w.agents() if agents else None
+        w.over()
+        w.sessions_end(ends)
+        seen = w.look()
+    seen.agents_ms = back
+    return seen
+
+
 def worker_crash(lab):
     """kill -9 of the worker: its master has another one at once"""
     hub = lab.owner()
     wait_until(lambda: lab.info(hub).get("Uptime_sec", 0) >= 2, "the worker to be no beginner")  # else its master waits 100 ms
     lab.rested(hub)
-    with Watch(lab, "worker-crash") as w:
-        w.mark()
-        os.kill(lab.worker(hub), signal.SIGKILL)
-        back = w.agents()
-        w.over()
-        w.sessions_end()
-        seen = w.look()
-    seen.agents_ms = back
+    worker = lab.worker(hub)
+    seen = watch(lab, "worker-crash", lambda: os.kill(worker, signal.SIGKILL), agents=True)
     lab.healthy()
     seen.must("the address stays", lab.owner() == hub)
     seen.must("no client is refused", not seen.failed())
@@ -171,59 +178,67 @@ def worker_crash(lab):
     return seen
 
 
-def host_loss(lab):
-    """the cable of the host that has the address is pulled, without a packet"""
+def cut_off(lab, case, cut, mend):
+    """The hub that has the address is cut off from all others."""
     hub = lab.owner()
-    with Watch(lab, "host-loss") as w:
-        w.mark()
-        lab.unplug(hub)
-        w.over()
-        w.sessions_end(("busy",))
-        seen = w.look()
+    seen = watch(lab, case, lambda: cut(hub), ("busy",))
     seen.must("the other has the address", lab.has_vip(lab.other(hub)))
-    seen.must("busy sessions learn of it", len(seen.ends["busy"]) == SESSIONS)
-    lab.plug(hub)
+    mend(hub)
     lab.healthy()
     return seen
+
+
+def host_loss(lab):
+    """the cable of the host that has the address is pulled, without a packet"""
+    seen = cut_off(lab, "host-loss", lab.unplug, lab.plug)
+    seen.must("busy sessions learn of it", len(seen.ends["busy"]) == SESSIONS)
+    return seen
+
+
+def silent_cut(lab):
+    """what the host that has the address sends and gets vanishes, the cable seems to be in order: both are master until it heals"""
+    return cut_off(lab, "silent-cut", lab.cut, lab.mend)
+
+
+def moved_for_good(lab, seen, hub):
+    """The address went to the other hub, in good order and once."""
+    lab.healthy()
+    seen.must("it does not go back", lab.owner() == lab.other(hub))
+    seen.must("no client fails but who was caught in the middle", len(seen.failed()) <= CAUGHT)
+    seen.must("all sessions end by RST", seen.reset())
+    return seen
+
+
+def stop_keepalived(lab, hub):
+    os.kill(lab.pid("keepalived-" + hub), signal.SIGTERM)
+
+
+def start_keepalived_again(lab, hub):
+    lab.end("keepalived-" + hub)
+    lab.start_keepalived(hub)  # which takes away what it finds of its own
 
 
 def switch(lab):
     """keepalived is stopped on the host that has the address, as before work on it"""
     hub = lab.owner()
-    with Watch(lab, "switch") as w:
-        w.mark()
-        os.kill(lab.pid("keepalived-" + hub), signal.SIGTERM)
-        w.over()
-        w.sessions_end()
-        seen = w.look()
+    seen = watch(lab, "switch", lambda: stop_keepalived(lab, hub))
     seen.must("the other has the address", lab.owner() == lab.other(hub))
-    lab.end("keepalived-" + hub)
-    lab.start_keepalived(hub)
-    lab.healthy()
-    seen.must("it does not go back", lab.owner() == lab.other(hub))
-    seen.must("no client fails but who was caught in the middle", len(seen.failed()) <= CAUGHT)
-    seen.must("all sessions end by RST", seen.reset())
-    return seen
+    start_keepalived_again(lab, hub)
+    return moved_for_good(lab, seen, hub)
 
 
-def ordered(lab, name, number):
+def ordered(lab, case, number):
     """The hub that has the address is told to stop; the address moves first."""
     hub = lab.owner()
-    with Watch(lab, name) as w:
-        w.mark()
+
+    def order():
         os.kill(lab.master(hub), number)
         wait_until(lambda: not lab.runs(hub), "the hub to end")
         lab.end(hub)
         lab.start_hub(hub)
-        w.over()
-        w.sessions_end()
-        seen = w.look()
+    seen = watch(lab, case, order)
     seen.must("the other has the address", lab.owner() == lab.other(hub))
-    lab.healthy()
-    seen.must("it does not go back", lab.owner() == lab.other(hub))
-    seen.must("no client fails but who was caught in the middle", len(seen.failed()) <= CAUGHT)
-    seen.must("all sessions end by RST", seen.reset())
-    return seen
+    return moved_for_good(lab, seen, hub)
 
 
 def soft_stop(lab):
@@ -240,12 +255,7 @@ def hang(lab):
     """SIGSTOP to the worker that serves: its ports answer, but nobody is behind them"""
     hub = lab.owner()
     worker = lab.worker(hub)
-    with Watch(lab, "hang") as w:
-        w.mark()
-        os.kill(worker, signal.SIGSTOP)
-        w.over()
-        w.sessions_end()
-        seen = w.look()
+    seen = watch(lab, "hang", lambda: os.kill(worker, signal.SIGSTOP))
     seen.must("the other has the address", lab.owner() == lab.other(hub))
     wait_until(lambda: not alive(worker), "its master to end the worker")
     lab.healthy()
@@ -256,12 +266,7 @@ def hang(lab):
 def master_crash(lab):
     """kill -9 of the master, with nobody who starts another"""
     hub = lab.owner()
-    with Watch(lab, "master-crash") as w:
-        w.mark()
-        os.kill(lab.master(hub), signal.SIGKILL)
-        w.over()
-        w.sessions_end()
-        seen = w.look()
+    seen = watch(lab, "master-crash", lambda: os.kill(lab.master(hub), signal.SIGKILL))
     seen.must("the other has the address", lab.owner() == lab.other(hub))
     lab.end(hub)
     lab.start_hub(hub)
@@ -273,31 +278,15 @@ def master_crash(lab):
 def keepalived_crash(lab):
     """kill -9 of keepalived, both of its processes: the address stays where nobody minds it any more"""
     hub = lab.owner()
-    with Watch(lab, "keepalived-crash") as w:
-        w.mark()
-        for p in reversed([lab.pid("keepalived-" + hub), *children(lab.pid("keepalived-" + hub))]):  # else the child would end in good order
+    keepalived = lab.pid("keepalived-" + hub)
+    both = [*reversed(children(keepalived)), keepalived]  # else the child would end in good order
+
+    def crash():
+        for p in both:
             os.kill(p, signal.SIGKILL)
-        w.over()
-        w.sessions_end(("busy",))
-        seen = w.look()
+    seen = watch(lab, "keepalived-crash", crash, ("busy",))
     seen.must("the other has the address", lab.has_vip(lab.other(hub)))
-    lab.end("keepalived-" + hub)
-    lab.start_keepalived(hub)  # which takes away what it finds of its own
-    lab.healthy()
-    return seen
-
-
-def silent_cut(lab):
-    """what the host that has the address sends and gets vanishes, the cable seems to be in order: both are master until it heals"""
-    hub = lab.owner()
-    with Watch(lab, "silent-cut") as w:
-        w.mark()
-        lab.cut(hub)
-        w.over()
-        w.sessions_end(("busy",))
-        seen = w.look()
-    seen.must("the other has the address", lab.has_vip(lab.other(hub)))
-    lab.mend(hub)
+    start_keepalived_again(lab, hub)
     lab.healthy()
     return seen
 
@@ -353,34 +342,13 @@ def flaps(lab, times=10, pause=3.0):
     return seen
 
 
-def agent_loss(lab):
-    """the host of one of two agents is lost"""
-    with Watch(lab, "agent-loss") as w:
+def two_seconds_without(lab, case, agents):
+    with Watch(lab, case) as w:
         w.mark()
-        lab.unplug("agent1")
-        time.sleep(2)
-        seen = w.look()
-        lab.plug("agent1")
-        back = now_ms()
-        w.agents()
-        back = now_ms() - back
-        w.over()
-        seen = w.look()
-    seen.agents_ms = back
-    lab.healthy()
-    seen.must("no client fails", not seen.failed())
-    seen.must("sessions go on, when it is back", not any(seen.ends.values()))
-    return seen
-
-
-def agents_loss(lab):
-    """both agents are lost for two seconds: clients wait in the queue"""
-    with Watch(lab, "agents-loss") as w:
-        w.mark()
-        for agent in AGENTS:
+        for agent in agents:
             lab.unplug(agent)
         time.sleep(2)
-        for agent in AGENTS:
+        for agent in agents:
             lab.plug(agent)
         back = now_ms()
         w.agents()
@@ -389,55 +357,51 @@ def agents_loss(lab):
         seen = w.look()
     seen.agents_ms = back
     lab.healthy()
-    seen.must("sessions go on, when they are back", not any(seen.ends.values()))
+    seen.must("sessions go on afterwards", not any(seen.ends.values()))
     return seen
 
 
-def host_loss_vip(lab):
-    """as host-loss, with agents that know the virtual address only"""
+def agent_loss(lab):
+    """the host of one of two agents is lost"""
+    seen = two_seconds_without(lab, "agent-loss", AGENTS[:1])
+    seen.must("no client fails", not seen.failed())
+    return seen
+
+
+def agents_loss(lab):
+    """both agents are lost for two seconds: clients wait in the queue"""
+    return two_seconds_without(lab, "agents-loss", AGENTS)
+
+
+@contextlib.contextmanager
+def one_address(lab):
+    """Agents that know the virtual address only."""
     lab.know([VIP])
     try:
         lab.settled()
         hub = lab.owner()
         lab.rested(hub)
-        with Watch(lab, "host-loss-vip") as w:
-            w.mark()
-            lab.unplug(hub)
-            back = w.agents()
-            w.over()
-            w.sessions_end(("busy",))
-            seen = w.look()
-        seen.agents_ms = back
-        seen.must("the other has the address", lab.has_vip(lab.other(hub)))
-        lab.plug(hub)
+        yield hub
         lab.settled()
     finally:
         lab.know([HOSTS[h] for h in HUBS])
     lab.healthy()
+
+
+def host_loss_vip(lab):
+    """as host-loss, with agents that know the virtual address only"""
+    with one_address(lab) as hub:
+        seen = watch(lab, "host-loss-vip", lambda: lab.unplug(hub), ("busy",), agents=True)
+        seen.must("the other has the address", lab.has_vip(lab.other(hub)))
+        lab.plug(hub)
     return seen
 
 
 def switch_vip(lab):
     """as switch, with agents that know the virtual address only"""
-    lab.know([VIP])
-    try:
-        lab.settled()
-        hub = lab.owner()
-        lab.rested(hub)
-        with Watch(lab, "switch-vip") as w:
-            w.mark()
-            os.kill(lab.pid("keepalived-" + hub), signal.SIGTERM)
-            back = w.agents()
-            w.over()
-            w.sessions_end()
-            seen = w.look()
-        seen.agents_ms = back
-        lab.end("keepalived-" + hub)
-        lab.start_keepalived(hub)
-        lab.settled()
-    finally:
-        lab.know([HOSTS[h] for h in HUBS])
-    lab.healthy()
+    with one_address(lab) as hub:
+        seen = watch(lab, "switch-vip", lambda: stop_keepalived(lab, hub), agents=True)
+        start_keepalived_again(lab, hub)
     return seen
 
 

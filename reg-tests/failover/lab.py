@@ -14,18 +14,17 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "lib"))
+import proc
+from harness import PATIENCE, TOP, Failed, wait_until
+from proc import alive, children
 
-TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 VIP, PORT, HUB_PORT = "10.77.0.100", 7000, 8443
 HOSTS = {"hub1": "10.77.0.1", "hub2": "10.77.0.2", "agent1": "10.77.0.11", "agent2": "10.77.0.12", "client": "10.77.0.21"}
 HUBS, AGENTS = ("hub1", "hub2"), ("agent1", "agent2")
 LINKS = 2
-PATIENCE = 30.0
-
-
-class Broken(Exception):
-    """The lab is not as it should be, or does not become so."""
 
 
 def now_ms():
@@ -33,36 +32,11 @@ def now_ms():
     return time.monotonic() * 1e3
 
 
-def wait_until(condition, what, timeout=PATIENCE, pause=0.01):
-    deadline = time.monotonic() + timeout
-    while True:
-        value = condition()
-        if value:
-            return value
-        if time.monotonic() > deadline:
-            raise Broken("waited %.1f s in vain for %s" % (timeout, what))
-        time.sleep(pause)
-
-
 def run(*args, check=True):
     done = subprocess.run(args, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if check and done.returncode:
-        raise Broken("%s: %s" % (" ".join(args), done.stdout.strip()))
+        raise Failed("%s: %s" % (" ".join(args), done.stdout.strip()))
     return done.stdout
-
-
-def alive(pid):
-    try:
-        with open("/proc/%d/stat" % pid) as f:
-            return f.read().rsplit(")", 1)[1].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
-def children(pid):
-    with contextlib.suppress(OSError), open("/proc/%d/task/%d/children" % (pid, pid)) as f:
-        return [int(p) for p in f.read().split()]
-    return []
 
 
 class Lab:
@@ -165,10 +139,10 @@ class Lab:
         pid = self.pid(name)
         if not pid:
             return
-        for p in session_members(pid):
+        for p in proc.members(pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(p, number)
-        wait_until(lambda: self.reap() or not session_members(pid), name + " to be gone", 10)
+        wait_until(lambda: self.reap() or not proc.members(pid), name + " to be gone", 10)
         os.unlink(self.path(name + ".pid"))
 
     # ---- hubs ----
@@ -242,7 +216,7 @@ class Lab:
                          ("/run/mctunnel/health", self.path(hub + ".run/health")),
                          ("/usr/libexec/mctunnel/", self.path("libexec/"))):
             if old not in text:
-                raise Broken("the example of keepalived's configuration does not say " + old)
+                raise Failed("the example of keepalived's configuration does not say " + old)
             text = text.replace(old, new)
         return text
 
@@ -293,7 +267,7 @@ class Lab:
         for words in (["init", self.path("pki")], *(["hub", h, "hub.lab"] for h in HUBS), *(["agent", a] for a in AGENTS), ["ticket-key"]):
             done = subprocess.run([pki, *words], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
             if done.returncode:
-                raise Broken(done.stdout)
+                raise Failed(done.stdout)
 
     def _build_tools(self):
         self.probe = os.path.join(TOP, "build", "release", "tools", "probe")
@@ -320,9 +294,9 @@ class Lab:
         """Comes back when everything serves."""
         for program in (self.mctunnel, self.ctl):
             if not os.path.exists(program):
-                raise Broken("%s is not there: make" % program)
+                raise Failed("%s is not there: make" % program)
         if not shutil.which("keepalived"):
-            raise Broken("keepalived is not installed")
+            raise Failed("keepalived is not installed")
         self.prepare()
         for agent in AGENTS:
             self.start("target-" + agent, agent, [self.probe, "target", "127.0.0.1:9000", agent])
@@ -339,7 +313,7 @@ class Lab:
     def attach(self):
         """To a lab that another process has brought up."""
         if not os.path.exists(self.path("shim.so")):
-            raise Broken("the lab is not up: scripts/lab up")
+            raise Failed("the lab is not up: scripts/lab up")
         self.probe = os.path.join(TOP, "build", "release", "tools", "probe")
         return self
 
@@ -373,8 +347,8 @@ class Lab:
             return not faults
         try:
             wait_until(look, "", timeout, 0.05)
-        except Broken:
-            raise Broken("; ".join(faults)) from None
+        except Failed:
+            raise Failed("; ".join(faults)) from None
 
     def status(self):
         for hub in HUBS:
@@ -390,7 +364,7 @@ class Lab:
         if os.path.isdir(self.folder):
             for name in os.listdir(self.folder):
                 if name.endswith(".pid"):
-                    with contextlib.suppress(Broken):
+                    with contextlib.suppress(Failed):
                         self.end(name[:-4])
             shutil.rmtree(self.folder)
         for host in (*HOSTS, "bridge", "outside"):
@@ -403,16 +377,3 @@ def hash_of(text):
     for c in text.encode():
         h = (h * 33 + c) & 0xffffffff
     return h
-
-
-def session_members(leader):
-    """Processes of a session, living ones."""
-    found = []
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit():
-            continue
-        with contextlib.suppress(OSError), open("/proc/%s/stat" % entry) as f:
-            state, _, _, session = f.read().rsplit(")", 1)[1].split()[:4]
-            if int(session) == leader and state not in "ZX":
-                found.append(int(entry))
-    return found
