@@ -69,6 +69,14 @@ class Checks(unittest.TestCase):
         self.write("src/attic/x.c", '/* X. */\n#include "mctunnel/base/low.h"\n')
         self.finds("layering", "src/attic/x.c: is on no floor")
 
+    def test_inside_of_a_family(self):
+        self.write("include/mctunnel/net/kin_inside.h", GOOD["include/mctunnel/base/low.h"].replace("LOW", "KIN"))
+        for name in ("src/net/kin.c", "src/net/kin_one.c"):
+            self.write(name, '/* Of the family. */\n#include "mctunnel/net/kin_inside.h"\n')
+        self.assertEqual(self.check("layering").returncode, 0)
+        self.write("src/net/kindred.c", '/* Not of it. */\n#include "mctunnel/net/kin_inside.h"\n')
+        self.finds("layering", "src/net/kindred.c", "net/kin_inside.h")
+
     def test_cycle_within_a_floor(self):
         self.write("src/net/other.c", '/* Other. */\n#include "mctunnel/net/other.h"\n#include "mctunnel/net/high.h"\n')
         self.finds("cycles", "net/high", "net/other")
