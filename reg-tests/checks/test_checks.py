@@ -86,6 +86,13 @@ class Checks(unittest.TestCase):
             self.write(name, "/* X. */\n#include <openssl/ssl.h>\n")
         self.finds("libraries", "openssl", "src/net/high.c", "src/net/other.c")
 
+    def test_library_of_a_family(self):
+        for name in ("src/script/lua.c", "src/script/lua_one.c"):
+            self.write(name, "/* X. */\n#include <lua.h>\n#include <lauxlib.h>\n")
+        self.assertEqual(self.check("libraries").returncode, 0)
+        self.write("src/script/luatic.c", "/* X. */\n#include <lua.h>\n")
+        self.finds("libraries", "<lua...>", "src/script/luatic.c")
+
     def test_library_in_a_header(self):
         self.write("include/mctunnel/net/high.h", "/* X. */\n#include <jansson.h>\n")
         self.finds("libraries", "jansson", "high.h")

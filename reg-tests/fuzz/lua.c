@@ -4,6 +4,12 @@
 #define LOAD_MS 2
 #include "script/lua.c"
 
+#include "mctunnel/base/addr.h"
+#include "mctunnel/base/bug.h"
+#include "mctunnel/conf/files.h"
+#include "mctunnel/tunnel/facts.h"
+
+#include <stdio.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -24,7 +30,7 @@ static void ask_about_client(const char *name)
 	BUG_ON(addr_parse(&f.src, "10.1.2.3:4567") < 0);
 	policy_ask(name, &f, "site-a/web", "id", &a);
 	BUG_ON(a.failed && a.kind != POLICY_DENY);
-	BUG_ON(a.failed != (own->fault.text[0] != '\0'));
+	BUG_ON(a.failed != (script_last_fault(script_used())->text[0] != '\0'));
 	BUG_ON(a.kind == POLICY_ROUTE && (!a.tunnel[0] || !a.service[0]));
 	BUG_ON(a.kind == POLICY_DENY && (a.status < 400 || a.status > 599));
 }

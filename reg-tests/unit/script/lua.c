@@ -1,10 +1,28 @@
 /* Scripts: what they can do, and that nothing they do harms anybody else. Each wrong script is followed by a call of a good one in the same state. */
 #define _GNU_SOURCE
-#include "script/lua.c"
+#include "mctunnel/script/lua.h"
 
+#include "mctunnel/base/addr.h"
+#include "mctunnel/base/clock.h"
+#include "mctunnel/base/mem.h"
+#include "mctunnel/base/stat.h"
+#include "mctunnel/base/str.h"
+#include "mctunnel/conf/conf.h"
+#include "mctunnel/conf/files.h"
+#include "mctunnel/script/lua_inside.h"
+#include "mctunnel/script/metric.h"
+#include "mctunnel/tunnel/facts.h"
+
+#include <lauxlib.h>
+#include <lua.h>
+#include <lualib.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
