@@ -116,5 +116,21 @@ def test_stopped_and_continued(run):
     equal(p.hub.worker(), worker, "the worker")
 
 
+def test_all_stood_still(run):
+    """As a machine that was paused: nobody takes the other side's silence for its death."""
+    p = start(run)
+    chatter = tcp.Chatter(p.listen["echo"])
+    pids = [x for program in (p.hub, p.agent) for x in (program.master(), program.worker())]
+    for _ in range(3):
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(1.5)  # longer than the heartbeat's timeout
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+        chatter.go_on(5)
+    chatter.stop()
+    equal([r["reason"] for program in (p.hub, p.agent) for r in program.log("link_down")], [], "links that broke")
+
+
 if __name__ == "__main__":
     harness.main(globals(), threads=(2,))

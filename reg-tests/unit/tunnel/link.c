@@ -195,6 +195,39 @@ static void test_late_arrival_is_judged(void **state)
 	finish();
 }
 
+static void test_time_that_stood_still_is_forgiven(void **state)
+{
+	links(false, false, 100);
+	link_heartbeat(hub.l, 1000, 3000);
+	link_heartbeat(agent.l, 1000, 3000);
+	for (unsigned i = 0; i < 5; i++) {
+		pass_ms(20000);
+		assert_false(hub.dead || agent.dead);
+		settle_pair(&hub, &agent);
+		beat(3000, true);
+	}
+	pass_ms(20000);
+	beat(900, false);
+	assert_false(hub.dead || agent.dead);
+	beat(300, false); /* an interval, and not more */
+	assert_true(hub.dead && agent.dead);
+	finish();
+}
+
+static void test_a_thread_that_is_late_is_not_the_silence_of_others(void **state)
+{
+	links(false, true, 100);
+	link_heartbeat(hub.l, 1000, 3000);
+	pass_ms(900);
+	for (unsigned i = 0; i < 20; i++) {
+		h2_ping(agent.raw, i);
+		pass_ms(3500); /* what has come is there, and not read */
+		assert_false(hub.dead);
+		assert_true(carry(&agent, &hub));
+	}
+	finish();
+}
+
 /* ---- barriers ---- */
 
 static void test_one_ping_for_many_ends(void **state)
@@ -440,6 +473,8 @@ int main(int argc, char **argv)
 		T(test_round_trip_is_measured),
 		T(test_moves_with_its_timers),
 		T(test_late_arrival_is_judged),
+		T(test_time_that_stood_still_is_forgiven),
+		T(test_a_thread_that_is_late_is_not_the_silence_of_others),
 		T(test_one_ping_for_many_ends),
 		T(test_pings_flood),
 		T(test_slow_pings_do_not),
