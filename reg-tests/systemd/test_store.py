@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """The listening sockets outlive even the master: systemd keeps them and hands them to the next one. systemd is played by
 the test: a socket for sd_notify that keeps descriptors by name, and a start with LISTEN_FDS."""
+import contextlib
 import os
 import signal
 import socket
 import sys
 import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "lib"))
+import ctl
 import harness
 import proc
 import scene
@@ -111,6 +113,15 @@ def scenery(run, listeners=None):
     return systemd, hub
 
 
+def descriptors(pid):
+    """What they lead to. One may be closed while we look."""
+    found = []
+    for fd in os.listdir("/proc/%d/fd" % pid):
+        with contextlib.suppress(FileNotFoundError):
+            found.append(os.readlink("/proc/%d/fd/%s" % (pid, fd)))
+    return found
+
+
 class Clients:
     """Come one after the other, each asks one question."""
 
@@ -196,6 +207,20 @@ def test_listener_that_is_gone_is_closed(run):
     equal(sorted(systemd.stored), ["hub.0", "listener.moved.0", "listener.stays.0", "metrics"], "what is stored")
 
 
+def test_reload_shuts_what_others_keep(run):
+    """A port that a reload takes away is refused when the reload is answered, whoever has a copy of its socket."""
+    systemd, hub = scenery(run, {"echo": "site-a/echo", "gone": "site-a/echo"})
+    copies = [os.dup(fd) for fd in systemd.stored["listener.gone.0"]]
+    check(copies and not tcp.refused(hub.listen["gone"]), "there is no such socket")
+    ctl.changed(hub, lambda c: c.update(listeners=tuple(row for row in c["listeners"] if row["name"] != "gone")))
+    answer = ctl.ask(run.path("admin.sock"), "reload")
+    check(answer.startswith("Reloaded."), answer)
+    check(tcp.refused(hub.listen["gone"]), "somebody still listens there")
+    tcp.ask(hub.listen["echo"])
+    for fd in copies:
+        os.close(fd)
+
+
 def test_foreign_descriptors_are_not_taken(run):
     """Neither a socket of another address, nor something that does not listen, nor somebody else's LISTEN_PID."""
     systemd, hub = scenery(run)
@@ -207,9 +232,7 @@ def test_foreign_descriptors_are_not_taken(run):
     hub.wait_links(2)
     tcp.ask(hub.listen["echo"])
     equal(len(systemd.stored["listener.echo.0"]), 1, "kept under that name")
-    folder = "/proc/%d/fd/" % hub.master()
-    check("socket:[%d]" % os.fstat(other.fileno()).st_ino not in [os.readlink(folder + fd) for fd in os.listdir(folder)],
-          "the foreign socket is still open")
+    check("socket:[%d]" % os.fstat(other.fileno()).st_ino not in descriptors(hub.master()), "the foreign socket is still open")
 
 
 def test_drain_gives_them_up(run):

@@ -346,7 +346,8 @@ static void change_others(void)
 		change_here();
 }
 
-/* No thread listens there any more. */
+/* No thread listens there any more. Others still have a copy (the master, systemd's store), so it is shut as well: whoever is told that the
+ * reload is done finds it refused. */
 static void close_gone(void)
 {
 	struct change *c = &me.change;
@@ -354,9 +355,12 @@ static void close_gone(void)
 	for (size_t i = 0; i < me.now.sockets_n; i++)
 		if (c->origins[i] >= 0)
 			kept[c->origins[i]] = true;
-	for (size_t i = 0; i < me.before.sockets_n; i++)
-		if (!kept[i])
-			close(me.before.sockets[i].fd);
+	for (size_t i = 0; i < me.before.sockets_n; i++) {
+		if (kept[i])
+			continue;
+		(void)shutdown(me.before.sockets[i].fd, SHUT_RDWR);
+		close(me.before.sockets[i].fd);
+	}
 	free(kept);
 }
 
@@ -395,6 +399,7 @@ static void changed(void)
 	char err[512];
 	bool more = me.conf->global.maxconn > me.before.conf->global.maxconn;
 	move_metrics();
+	answer_master(c->ticket, ""); /* before anything is shut: if we die it must not go back to sockets that are */
 	close_gone();
 	let_go_of_before();
 	limit_memory();
@@ -406,7 +411,6 @@ static void changed(void)
 	log_notice("reload done in %llu ms: %zu listeners, %zu tunnels, %zu services", (unsigned long long)(clock_ms() - c->began_ms),
 		   me.conf->listeners_n, me.conf->tunnels_n, me.conf->agent.services_n);
 	log_lines(LOG_WARNING, "reload", c->notes.text);
-	answer_master(c->ticket, "");
 	settle(c->ticket, true, c->notes.text);
 	regime_warn_of_expiry(&me.now);
 	go_on();
