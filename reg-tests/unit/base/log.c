@@ -45,6 +45,20 @@ static size_t slurp(const char *name)
 	return (size_t)n;
 }
 
+/* log_stop(), when all is written: that one waits for a second only. */
+static void stop(void)
+{
+	bool busy = true;
+
+	while (busy) {
+		pthread_mutex_lock(&queue.lock);
+		busy = queue.head || queue.current;
+		pthread_mutex_unlock(&queue.lock);
+		usleep(100);
+	}
+	log_stop();
+}
+
 static int count_of(const char *word)
 {
 	int n = 0;
@@ -203,7 +217,7 @@ static void files_are_private_and_reopened(void **state)
 	log_info("second");
 	log_reopen();
 	log_info("third");
-	log_stop();
+	stop();
 	assert_int_equal(stat(path, &st), 0);
 	assert_int_equal(st.st_mode & 0137, 0);
 	slurp(old);
@@ -235,7 +249,7 @@ static void many_threads(void **state)
 		log_reopen();
 		for (int i = 0; i < 4; i++)
 			pthread_join(ids[i], NULL);
-		log_stop();
+		stop();
 		slurp(path);
 		assert_int_equal(count_of("\n"), 4000);
 		assert_int_equal(count_of(" info line "), 4000);
@@ -254,7 +268,7 @@ static void a_full_disk_is_told_to_the_others(void **state)
 	assert_int_equal(log_start(), 0);
 	for (int i = 0; i < 100; i++)
 		log_info("line");
-	log_stop();
+	stop();
 	slurp(path);
 	assert_int_equal(count_of(" line\n"), 100);
 	assert_int_equal(count_of("log target /dev/full takes nothing: No space left on device"), 1);
@@ -307,7 +321,7 @@ static void overflow_is_told_later(void **state)
 	queue.running = false;
 	assert_int_equal(log_start(), 0);
 	log_info("after");
-	log_stop();
+	stop();
 	slurp(path);
 	assert_non_null(strstr(content, "8 log lines lost"));
 	assert_int_equal(count_of(" after\n"), 1);
@@ -396,13 +410,13 @@ static void a_child_starts_its_own(void **state)
 			if (log_start() < 0)
 				_exit(1);
 			log_info("child");
-			log_stop();
+			stop();
 			log_info("child");
 			_exit(0);
 		}
 		assert_int_equal(waitpid(pid, &status, 0), pid);
 		assert_int_equal(status, 0);
-		log_stop();
+		stop();
 	}
 	slurp(path);
 	assert_int_equal(count_of(" parent\n"), 500);
@@ -422,7 +436,7 @@ static void targets_may_change_while_running(void **state)
 	for (int i = 1; i < TARGETS_MAX; i++)
 		open_target("/dev/null", LOG_JSON, LOG_INFO);
 	assert_int_equal(log_open("/dev/null", LOG_JSON, LOG_INFO, err, sizeof(err)), -1);
-	log_stop();
+	stop();
 	slurp(path);
 	assert_int_equal(count_of(" info as text\n"), 1);
 	assert_int_equal(count_of("\"level\":\"debug\",\"event\":\"message\",\"text\":\"as json\"}\n"), 1);
@@ -455,7 +469,7 @@ static void targets_are_replaced_without_a_loss(void **state)
 	log_replace(s);
 	log_end(&between);
 	log_debug("after");
-	log_stop();
+	stop();
 	slurp(path);
 	assert_int_equal(count_of("\n"), 1);
 	assert_int_equal(count_of(" info before\n"), 1);
@@ -513,7 +527,7 @@ static void descriptors_are_renewed(void **state)
 	assert_int_equal(rename(path, old), 0);
 	log_renew(set_of(path, LOG_JSON, LOG_INFO, open(path, O_WRONLY | O_CREAT | O_APPEND, 0600)));
 	log_debug("second");
-	log_stop();
+	stop();
 	slurp(old);
 	assert_int_equal(count_of("debug first\n"), 1);
 	slurp(path);

@@ -117,8 +117,10 @@ static void nobody_listens(void **state)
 static uint64_t watchdog(const char *usec, const char *pid)
 {
 	uint64_t ms;
+	char name[64];
 
-	listen_at("@mctunnel-watchdog");
+	snprintf(name, sizeof(name), "@mctunnel-watchdog-%ld", (long)getpid());
+	listen_at(name);
 	setenv("WATCHDOG_USEC", usec, 1);
 	if (pid)
 		setenv("WATCHDOG_PID", pid, 1);

@@ -111,8 +111,12 @@ static void a_child_that_forgets_holds_no_lock(void **state)
 	}
 	pidfile_forget(); /* as when we were killed: the file stays */
 	close(pair[0]);
-	for (int i = 0; i < 1000 && pidfile_take(path, err, sizeof(err)) < 0; i++)
+	int taken = -1;
+	for (int i = 0; i < 30000 && taken < 0; i++) {
+		taken = pidfile_take(path, err, sizeof(err));
 		usleep(1000);
+	}
+	assert_int_equal(taken, 0);
 	assert_int_equal(content(), getpid());
 	close(pair[1]);
 	waitpid(child, NULL, 0);

@@ -625,7 +625,7 @@ static void foreign_handshake(const char *options)
 		assert_int_equal(errno, EAGAIN);
 	close(s);
 	accept_on(fd);
-	for (int i = 0; i < 500 && tls_state(hub.c) == TLS_HANDSHAKING; i++)
+	for (int i = 0; i < 5000 && tls_state(hub.c) == TLS_HANDSHAKING; i++)
 		loop_turn(10);
 	pclose(p);
 }
