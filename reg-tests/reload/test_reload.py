@@ -68,7 +68,7 @@ def test_limits_and_timeouts(run):
         def change(c):
             c["listeners"] = (dict(c["listeners"][0], **more),)
         return change
-    reload(p.hub, edit(maxconn=1, timeouts={"idle": "300ms"}))
+    reload(p.hub, edit(maxconn=1, timeouts={"idle": "3s"}))
     second = tcp.open_socket(p.listen["web"])
     second.sendall(b"y")
     second.settimeout(0.3)
@@ -82,7 +82,7 @@ def test_limits_and_timeouts(run):
     equal(tcp.recv_exactly(second, 1), b"y", "after the limit was raised")
     began = time.monotonic()
     tcp.expect_closed(second)
-    say("idle = 300 ms, set by the reload: closed after %.0f ms" % (1000 * (time.monotonic() - began)))
+    say("idle = 3 s, set by the reload: closed after %.0f ms" % (1000 * (time.monotonic() - began)))
     first.sendall(b"z")
     equal(tcp.recv_exactly(first, 1), b"z", "one that began before, with an hour")
     tcp.reset(first)
@@ -110,7 +110,7 @@ def test_who_may_serve(run):
     listeners = p.hub.config["listeners"]
     reload(p.hub, lambda c: c.update(tunnels=(scene.tunnel(services=["ssh"]),), listeners=listeners[1:]))
     chatter.go_on(3)
-    equal([r["refused"] for r in p.hub.wait_log("services")][-1], 1, "refused services")
+    p.hub.wait_log("services", refused=1)
     p.agent.wait_log("message", text="hub hub does not allow the service web")
     reload(p.hub, lambda c: c.update(tunnels=(scene.tunnel(agents=["somebody-else"], services=["ssh"]),)))
     p.hub.wait_log("link_goaway", 2, reason="identity")

@@ -49,7 +49,7 @@ def test_relay_splits_and_delays(run):
         began = time.monotonic()
         s.sendall(b"x")
         equal(tcp.recv_exactly(s, 1), b"x")
-        check(0.1 <= time.monotonic() - began < 2, "a delay of 2 x 50 ms")
+        check(time.monotonic() - began >= 0.099, "a delay of 2 x 50 ms")
 
 
 def test_relay_cuts(run):
@@ -73,11 +73,12 @@ def test_relay_cuts(run):
 def test_relay_freezes(run):
     server = tcp.Server(run, tcp.echo)
     between = relay.Relay(run, server.address)
-    s = tcp.open_socket(between.address, 0.3)
+    s = tcp.open_socket(between.address)
     s.sendall(b"a")
     equal(tcp.recv_exactly(s, 1), b"a")
     equal(between.freeze(), 1)
     s.sendall(b"b")
+    s.settimeout(0.3)
     try:
         s.recv(1)
         raise harness.Failed("something came through")
@@ -85,7 +86,7 @@ def test_relay_freezes(run):
         pass
     tcp.ask(between.address)
     between.order("thaw")
-    s.settimeout(5)
+    s.settimeout(harness.PATIENCE)
     equal(tcp.recv_exactly(s, 1), b"b")
 
 

@@ -73,7 +73,7 @@ def test_first_bytes(run):
     tls = {"cert": cert[0], "key": cert[1]}
     hub = scene.Hub(run, {"pass": {"mode": "tls", "route": "site-a/tls"}, "end": {"route": "site-a/echo", "tls": tls},
                           "proxied": {"route": "site-a/echo", "accept_proxy": ["127.0.0.0/8"]},
-                          "both": {"route": "site-a/echo", "tls": tls, "accept_proxy": ["127.0.0.0/8"]}}, timeouts={"client_hello": "500ms", "idle": "2s"})
+                          "both": {"route": "site-a/echo", "tls": tls, "accept_proxy": ["127.0.0.0/8"]}}, timeouts={"client_hello": "5s", "idle": "10s"})
     hub.start().wait_ready()
     scene.Agent(run, hub.authority, [hub.address], [scene.service("tls", target.target), scene.service("echo", echo.target)]).start()
     hub.wait_links(2)
