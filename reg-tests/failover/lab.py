@@ -160,10 +160,14 @@ class Lab:
                 % (self.threads, self.path(hub + ".run/health"), pki, self.path(hub + ".log"), self.path(hub + ".run/admin.sock"), hub,
                    HUB_PORT, pki + hub + ".pem", pki + hub + ".key", pki, pki, VIP, PORT))
 
+    def worker_name(self, hub):
+        """15 characters at most. keepalived looks for it on the whole machine, where other labs may be."""
+        return "%s-%s" % (self.tag, hub)
+
     def start_hub(self, hub):
         os.makedirs(self.path(hub + ".run"), exist_ok=True)
         self.write(hub + ".cfg", self.hub_config(hub))
-        self.start(hub, hub, [self.mctunnel, "-f", self.path(hub + ".cfg")], self.preload("MCTUNNEL_LAB_WORKER", "mct-work-" + hub))
+        self.start(hub, hub, [self.mctunnel, "-f", self.path(hub + ".cfg")], self.preload("MCTUNNEL_LAB_WORKER", self.worker_name(hub)))
 
     def preload(self, key, value):
         return {"LD_PRELOAD": self.path("shim.so"), "ASAN_OPTIONS": "verify_asan_link_order=0", key: value}
@@ -212,7 +216,7 @@ class Lab:
         with open(os.path.join(TOP, "etc", "keepalived", "keepalived-%s.conf" % ("master" if hub == "hub1" else "backup"))) as f:
             text = f.read()
         for old, new in (("192.0.2.10/24", VIP + "/24"), ("192.0.2.11", HOSTS["hub1"]), ("192.0.2.12", HOSTS["hub2"]),
-                         ("script_user mctunnel mctunnel", "script_user root"), ("process mctunnel-worker", "process mct-work-" + hub),
+                         ("script_user mctunnel mctunnel", "script_user root"), ("process mctunnel-worker", "process " + self.worker_name(hub)),
                          ("/run/mctunnel/health", self.path(hub + ".run/health")),
                          ("/usr/libexec/mctunnel/", self.path("libexec/"))):
             if old not in text:

@@ -15,7 +15,7 @@ from harness import check, equal, say, wait_until
 class Hub(scene.Hub):
     def __init__(self, run, **settings):
         self.file, self.socket = run.path("health"), run.path("admin.sock")
-        super().__init__(run, {"echo": "site-a/echo"}, settings=dict({"health_file": self.file, "admin": ({"bind": "unix:" + self.socket},)}, **settings))
+        super().__init__(run, {"echo": "site-a/echo"}, timeouts={"queue": "60s"}, settings=dict({"health_file": self.file, "admin": ({"bind": "unix:" + self.socket},)}, **settings))
         self.start().wait_ready()
 
     def says(self):

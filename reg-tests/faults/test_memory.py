@@ -129,8 +129,8 @@ def shim(run):
 
 
 def arm(pid, n, row=1):
-    if _libc.sigqueue(pid, ARM, ctypes.c_void_p(n | row << 24)):
-        raise harness.Failed("sigqueue")
+    """False: there is no such process any more."""
+    return _libc.sigqueue(pid, ARM, ctypes.c_void_p(n | row << 24)) == 0
 
 
 class Victim:
@@ -144,28 +144,27 @@ class Victim:
     def one(self, p, n, row):
         """One session and one reconnection of a link with the Nth allocation failing."""
         before = self.failures()
-        arm(self.pid, n, row)
+        while not arm(self.pid, n, row):
+            self.look(p)  # it died of the shot before, after all was well again
         served(p)
         ask_links_away(p)
         recovers(p)
         self.fired += self.failures() > before
-        arm_off(self)
-        pid = self.program.worker()
-        if pid != self.pid:
-            text = self.program.errors()
-            check("out of memory" in text[self.heard:], "a death without a message:", text[self.heard:])
-            self.deaths += 1
-            self.pid, self.heard = pid, len(text)
-            p.hub.wait_ready()
-            harness.stays(self.program.running, STABLE, "the program runs")
+        arm(self.pid, 0, 0)
+        self.look(p)
         p.hub.wait_links(2, 20)
 
-
-def arm_off(v):
-    try:
-        arm(v.pid, 0, 0)
-    except harness.Failed:
-        pass  # it has died
+    def look(self, p):
+        """Whether there is another worker: the one before must have said why it died."""
+        pid = self.program.worker()
+        if pid == self.pid:
+            return
+        text = self.program.errors()
+        check("out of memory" in text[self.heard:], "a death without a message:", text[self.heard:])
+        self.deaths += 1
+        self.pid, self.heard = pid, len(text)
+        p.hub.wait_ready()
+        harness.stays(self.program.running, STABLE, "the program runs")
 
 
 def ask_links_away(p):

@@ -23,24 +23,24 @@ def drains(p):
 
 def test_usr1_twice(run):
     """The second one neither starts the time anew nor ends anything."""
-    p = start(run, hard_stop_after="2s")
+    p = start(run, hard_stop_after="5s")
     s = tcp.open_socket(p.listen["echo"])
     s.sendall(b"x")
     equal(tcp.recv_exactly(s, 1), b"x")
     began = time.monotonic()
     p.hub.send(signal.SIGUSR1)
     harness.wait_until(lambda: drains(p), "the drain")
-    time.sleep(1)
+    time.sleep(2.5)
     for _ in range(5):
         p.hub.send(signal.SIGUSR1)
     s.sendall(b"y")
     equal(tcp.recv_exactly(s, 1), b"y", "a session in the drain")
     tcp.expect_reset(s, "client")
-    p.hub.ended(0)
     took = time.monotonic() - began
+    p.hub.ended(0)
     equal(len(drains(p)), 1, "drains begun")
-    say("hard_stop_after = 2 s, USR1 again after 1 s: ended after %.1f s" % took)
-    check(1.9 <= took <= 2.9, took)
+    say("hard_stop_after = 5 s, USR1 again after 2.5 s: ended after %.1f s" % took)
+    check(4.9 <= took < 7.4, took)
 
 
 def test_term_during_usr1(run):
@@ -55,7 +55,7 @@ def test_term_during_usr1(run):
     tcp.expect_reset(s, "client")
     p.hub.ended(0)
     say("ended after %.2f s" % (time.monotonic() - began))
-    check(time.monotonic() - began < 5, "TERM was not obeyed in the drain")
+    check(time.monotonic() - began < 20, "TERM was not obeyed in the drain")
 
 
 def test_usr1_during_term(run):

@@ -64,7 +64,8 @@ def speak(address):
 def test_sessions_end_when_marked_down(run):
     """With on_marked_down the service's sessions end on both sides; those of others, and of services without it, go on."""
     sick = {n: Sick(run) for n in "abc"}
-    checks = {"a": watching.check(type="http", on_marked_down=True), "b": watching.check(type="http"), "c": watching.check(type="http", on_marked_down=True)}
+    asked = dict(type="http", timeout="10s")  # c must not be missed because the machine is busy
+    checks = {"a": watching.check(on_marked_down=True, **asked), "b": watching.check(**asked), "c": watching.check(on_marked_down=True, **asked)}
     p = watching.site(run, [{n: s.address for n, s in sick.items()}], checks)
     for n in "abc":
         wait_service(p.hub, "UP", n)
@@ -86,7 +87,7 @@ def test_sessions_end_when_marked_down(run):
 def test_slow_start(run):
     """The weight comes back in steps, each of which the hub hears of; at the very start it is whole at once."""
     t = Target(run, named("one"))
-    p = watching.site(run, [{"x": t.address}], {"x": watching.check(type="tcp", slowstart="1500ms")}, services={"weight": 200})
+    p = watching.site(run, [{"x": t.address}], {"x": watching.check(type="tcp", slowstart="3s")}, services={"weight": 200})
     wait_service(p.hub, "UP", weight=200)
     t.fall()
     wait_service(p.hub, "DOWN")
@@ -161,13 +162,13 @@ def test_reload(run):
     s = hold(p.listen["x"])
 
     def other_pace(services):
-        services[0]["check"] = watching.check(type="tcp", interval="50ms", rise=1, fall=5)
+        services[0]["check"] = watching.check(type="tcp", interval="300ms", rise=1, fall=5)
     since = watching.service(p.agent, "x")["since"]
     reload(p.agent, other_pace)
     row = watching.service(p.agent, "x")
     check(row["status"] == "UP" and row["since"] >= since, row)
     one.fall()
-    wait_service(p.agent, "UP 3/5")
+    wait_until(lambda: watching.service(p.agent, "x")["status"] in ("UP 1/5", "UP 2/5", "UP 3/5", "UP 4/5"), "it to be counted to five")
     wait_service(p.hub, "DOWN", "x")
     reload(p.agent, lambda services: services[0]["check"].update(fall=2))
     equal(watching.service(p.agent, "x")["status"], "DOWN")
@@ -298,17 +299,16 @@ def test_many_services(run):
     n = 300
     t = Target(run, named("one"))
     names = ["s%d" % i for i in range(n)]
-    p = watching.site(run, [{name: t.address for name in names}], {name: watching.check(type="tcp", interval="300ms") for name in names},
+    p = watching.site(run, [{name: t.address for name in names}], {name: watching.check(type="tcp", interval="500ms", timeout="10s") for name in names},
                       listeners={"x": "site-a/s0"})
 
     def up(program):
         return sum(row["status"] == "UP" for row in watching.services(program))
     wait_until(lambda: up(p.hub) == n, "all to be up")
-    before = [len(program.log("check", state="DOWN")) for program in (p.hub, p.agent)]  # a crowd at the target's door may have lost some SYN
     t.fall()
     wait_until(lambda: up(p.hub) == 0, "all to be down")
-    for program, some in zip((p.hub, p.agent), before):
-        equal(len(program.wait_log("check", n + some, state="DOWN")), n + some, "lines of " + program.name)
+    for program in (p.hub, p.agent):
+        equal(len(program.wait_log("check", n, state="DOWN")), n, "lines of " + program.name)
     t.rise()
     wait_until(lambda: up(p.hub) == n, "all to be up again")
     equal(p.hub.metric("mctunnel_links"), 2)

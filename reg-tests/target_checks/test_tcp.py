@@ -62,7 +62,8 @@ def test_up_down_up(run):
     t.rise()
     wait_service(p.hub, "UP", check="L4OK")
     equal(greeting(p.listen["x"]), "one")
-    equal(len(p.hub.wait_log("check", state="UP", service="x")), 1 + first_up(p.hub), "lines of the hub")
+    ups = 1 + first_up(p.hub)
+    equal(len(p.hub.wait_log("check", ups, state="UP", service="x")), ups, "lines of the hub")
     equal(p.hub.metric("mctunnel_links_broken_total"), 0, "links broken")
     m = p.agent.metrics()
     check(m['mctunnel_checks_total{service="x",status="L4CON"}'] >= 2, m)
@@ -135,7 +136,7 @@ def test_timeout(run):
 
 def test_unix_socket_and_name(run):
     t = Target(run, named("local"), address=run.path("t.sock"))
-    p = watching.site(run, [{"x": t.address, "n": "no-such-host.invalid:80"}], {"x": watching.check(type="tcp"), "n": watching.check(type="tcp")})
+    p = watching.site(run, [{"x": t.address, "n": "no-such-host.invalid:80"}], {"x": watching.check(type="tcp"), "n": watching.check(type="tcp", timeout="10s")})
     wait_service(p.hub, "UP", "x")
     row = wait_service(p.hub, "DOWN", "n", check="L4CON")
     check("resolve" in row["why"], row)
