@@ -22,13 +22,18 @@ def _ip(*args):
     _run("ip", *args)
 
 
-def enter_own():
-    """The whole process (threads started from now on) gets a fresh network with a bridge at 10.99.0.1. Ends with the process."""
+def enter_empty():
+    """The whole process (threads started from now on) gets a fresh network that has a loopback only. Ends with the process."""
     if os.geteuid() != 0:
         raise harness.Skipped("namespaces need root")
     if _libc.unshare(CLONE_NEWNET) != 0:
         raise harness.Skipped("the kernel refuses a network namespace: " + os.strerror(ctypes.get_errno()))
     _ip("link", "set", "lo", "up")
+
+
+def enter_own():
+    """The same with a bridge at 10.99.0.1."""
+    enter_empty()
     _ip("link", "add", "br0", "type", "bridge")
     _ip("addr", "add", "10.99.0.1/24", "dev", "br0")
     _ip("link", "set", "br0", "up")

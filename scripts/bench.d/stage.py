@@ -1,6 +1,5 @@
 """What a benchmark stands on: processes that end with it, their CPU and memory, the load and its targets."""
 import contextlib
-import ctypes
 import os
 import re
 import select
@@ -13,9 +12,11 @@ import tempfile
 import time
 
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+sys.path.append(os.path.join(TOP, "reg-tests", "lib"))
+import netns
+
 TICK = os.sysconf("SC_CLK_TCK")
 GB = 1000 ** 3
-CLONE_NEWNET = 0x40000000
 PACKAGES = {"haproxy": "haproxy", "nginx": "nginx-light libnginx-mod-stream", "sshd": "openssh-server", "wrk": "wrk"}
 PATH = os.environ["PATH"] + ":/usr/sbin:/sbin"
 
@@ -84,9 +85,7 @@ def wait_port(port, what, seconds=15):
 
 def own_network(congestion):
     """From now on this process and those that it starts have a loopback of their own."""
-    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) != 0:
-        raise Failed("no network of its own: " + os.strerror(ctypes.get_errno()))
-    run(["ip", "link", "set", "lo", "up"])
+    netns.enter_empty()
     with open("/proc/sys/net/ipv4/tcp_congestion_control", "w") as f:
         f.write(congestion)
 
