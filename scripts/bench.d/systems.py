@@ -37,6 +37,10 @@ class System:
         wait_port(port, "load delay")
         return port
 
+    def services(self):
+        """Of each its name, the port of clients, that of the target."""
+        return ("echo", self.port, self.work.port), ("web", self.web, self.work.web)
+
     def where(self):
         """The echo server, as the load wants to have it said."""
         return "http:%d" % self.port if self.http_only else str(self.port)
@@ -73,6 +77,11 @@ def link(name, bind, to, extra="", server=""):
     return "listen %s\n  bind 127.0.0.1:%d backlog 8192 %s\n  server s 127.0.0.1:%d %s\n" % (name, bind, extra, to, server)
 
 
+def haproxy(stage, name, text):
+    """The process, in a list."""
+    return [stage.start([which("haproxy"), "-db", "-f", stage.write(name, text)])]
+
+
 class Haproxy(System):
     name, tunnel = "haproxy tcp, splice", False
 
@@ -81,8 +90,8 @@ class Haproxy(System):
         return None if which("haproxy") else "haproxy"
 
     def start(self):
-        cfg = self.stage.write("haproxy-%d.cfg" % self.port, HAPROXY + "  option splice-auto\n" + link("a", self.port, self.work.port) + link("b", self.web, self.work.web))
-        self.hub = [self.stage.start([which("haproxy"), "-db", "-f", cfg])]
+        text = HAPROXY + "  option splice-auto\n" + "".join(link(*service) for service in self.services())
+        self.hub = haproxy(self.stage, "haproxy-%d.cfg" % self.port, text)
         return self.ready()
 
 
@@ -113,8 +122,8 @@ class Chain(System):
         near = HAPROXY + "".join(link(n, p, self.road(t), server="ssl verify none ssl-min-ver TLSv1.3") for n, p, t in (("a", self.port, a), ("b", self.web, b)))
         ssl = "ssl crt %s ssl-min-ver TLSv1.3" % pem
         far = HAPROXY + link("a", a, self.work.port, ssl) + link("b", b, self.work.web, ssl)
-        self.agent = [self.stage.start([which("haproxy"), "-db", "-f", self.stage.write("far-%d.cfg" % self.port, far)])]
-        self.hub = [self.stage.start([which("haproxy"), "-db", "-f", self.stage.write("near-%d.cfg" % self.port, near)])]
+        self.agent = haproxy(self.stage, "far-%d.cfg" % self.port, far)
+        self.hub = haproxy(self.stage, "near-%d.cfg" % self.port, near)
         return self.ready()
 
 
@@ -228,13 +237,13 @@ class ReverseHttp(System):
     def start(self):
         pem, common = self.stage.path("hub.pem"), HAPROXY.replace("mode tcp", "mode http").replace("global\n", "global\n  expose-experimental-directives\n")
         near, far = common, common
-        for name, port, to in (("echo", self.port, self.work.port), ("web", self.web, self.work.web)):
+        for name, port, to in self.services():
             hub = free_port()
             near += REVERSE_HUB.format(name=name, port=port, hub=hub, pem=pem)
             far += REVERSE_AGENT.format(name=name, hub=self.road(hub), to=to)
-        self.hub = [self.stage.start([which("haproxy"), "-db", "-f", self.stage.write("rh-%d.cfg" % hub, near)])]
+        self.hub = haproxy(self.stage, "rh-%d.cfg" % hub, near)
         wait_port(hub, self.name)
-        self.agent = [self.stage.start([which("haproxy"), "-db", "-f", self.stage.write("ra-%d.cfg" % hub, far)])]
+        self.agent = haproxy(self.stage, "ra-%d.cfg" % hub, far)
         return self.ready()
 
 
@@ -250,7 +259,7 @@ class Frp(System):
         self.hub = [self.stage.start([which("frps"), "-c", self.stage.write("frps-%d.toml" % hub, 'bindAddr = "127.0.0.1"\nbindPort = %d\ntransport.tls.force = true\n' % hub)])]
         wait_port(hub, self.name)
         text = 'serverAddr = "127.0.0.1"\nserverPort = %d\n' % self.road(hub)
-        for name, port, to in (("echo", self.port, self.work.port), ("web", self.web, self.work.web)):
+        for name, port, to in self.services():
             text += '[[proxies]]\nname = "%s"\ntype = "tcp"\nlocalIP = "127.0.0.1"\nlocalPort = %d\nremotePort = %d\n' % (name, to, port)
         self.agent = [self.stage.start([which("frpc"), "-c", self.stage.write("frpc-%d.toml" % hub, text)])]
         return self.ready()
@@ -283,7 +292,7 @@ class Rathole(System):
         hub, identity, ca = free_port(), self.stage.path("rathole.pfx"), self.stage.path("pki/ca.pem")
         if not os.path.exists(identity):
             run(["openssl", "pkcs12", "-export", "-out", identity, "-in", self.stage.path("pki/hub.pem"), "-inkey", self.stage.path("pki/hub.key"), "-passout", "pass:bench"])
-        services = (("echo", self.port, self.work.port), ("web", self.web, self.work.web))
+        services = self.services()
         near = '[server]\nbind_addr = "127.0.0.1:%d"\ndefault_token = "bench"\n' % hub
         near += '[server.transport]\ntype = "tls"\n[server.transport.tls]\npkcs12 = "%s"\npkcs12_password = "bench"\n' % identity
         near += "".join('[server.services.%s]\nbind_addr = "127.0.0.1:%d"\n' % (n, p) for n, p, _ in services)
