@@ -451,7 +451,16 @@ static void trip_place_it(struct trip *t)
 		wait_for_it(t);
 }
 
-/* Each one once, also those that come back to the list's end. */
+/* The next of a batch, which waits on: so each is looked at once, also those that come back to the list's end. */
+static struct trip *next_of(struct list *batch)
+{
+	struct trip *t = list_first(batch, struct trip, node);
+
+	list_del(&t->node);
+	list_add(&here.waiting, &t->node);
+	return t;
+}
+
 static void retry(bool only_full)
 {
 	struct list batch;
@@ -459,10 +468,8 @@ static void retry(bool only_full)
 	list_init(&batch);
 	list_splice(&batch, &here.waiting);
 	while (!list_empty(&batch)) {
-		struct trip *t = list_first(&batch, struct trip, node);
+		struct trip *t = next_of(&batch);
 
-		list_del(&t->node);
-		list_add(&here.waiting, &t->node);
 		t->hops = 0;
 		if (!only_full || t->lacks != REASON_NO_AGENT)
 			try_it(t);
@@ -698,13 +705,8 @@ void trip_reload(struct generation *g)
 
 	list_init(&batch);
 	list_splice(&batch, &here.waiting);
-	while (!list_empty(&batch)) {
-		struct trip *t = list_first(&batch, struct trip, node);
-
-		list_del(&t->node);
-		list_add(&here.waiting, &t->node);
-		renew(t, g);
-	}
+	while (!list_empty(&batch))
+		renew(next_of(&batch), g);
 	room_ask();
 	retry(false);
 }
