@@ -680,7 +680,8 @@ static void on_signal(struct watch *w, unsigned events)
 	}
 }
 
-static void watch_orders(void)
+/* The signals that are orders. */
+static sigset_t orders(void)
 {
 	sigset_t set;
 	sigemptyset(&set);
@@ -688,6 +689,12 @@ static void watch_orders(void)
 	sigaddset(&set, SIGINT);
 	sigaddset(&set, SIGUSR1);
 	sigaddset(&set, SIGHUP); /* ignored in a worker that has a master */
+	return set;
+}
+
+static void watch_orders(void)
+{
+	sigset_t set = orders();
 	int fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
 	if (fd < 0 || loop_watch(&me.signals, fd, on_signal) != 0)
 		die("cannot watch signals: %s", strerror(errno));
@@ -882,12 +889,7 @@ static void teardown(int thread)
 
 static void block_signals(void)
 {
-	sigset_t set;
-	sigemptyset(&set);
-	sigaddset(&set, SIGTERM);
-	sigaddset(&set, SIGINT);
-	sigaddset(&set, SIGUSR1);
-	sigaddset(&set, SIGHUP); /* ignored in a worker that has a master */
+	sigset_t set = orders();
 	sigprocmask(SIG_BLOCK, &set, NULL);
 }
 
