@@ -117,19 +117,11 @@ static void note_end_of(const struct client *cl, enum reason why, const char *te
 	struct trip_view v = { 0 };
 	char peer[ADDR_TEXT];
 
-	if (cl->trip)
-		trip_view(cl->trip, &v);
-	r.client = addr_text(&cl->peer, peer, sizeof(peer));
-	r.route = v.route;
-	r.tunnel = v.tunnel;
-	r.service = v.service;
-	r.agent = v.agent;
-	r.target = v.target;
-	r.id = v.id;
 	if (cl->trip) {
-		r.queue_ms = v.queue_ms;
-		r.connect_ms = v.connect_ms;
+		trip_view(cl->trip, &v);
+		record_trip(&r, &v);
 	}
+	r.client = addr_text(&cl->peer, peer, sizeof(peer));
 	r.total_ms = (int64_t)(clock_ms() - cl->accepted_ms);
 	r.up = cl->pump ? pump_in(cl->pump) : 0;
 	r.down = cl->pump ? pump_out(cl->pump) : 0;

@@ -6,6 +6,7 @@
 #include "mctunnel/base/series.h"
 #include "mctunnel/base/str.h"
 #include "mctunnel/edge/policy.h"
+#include "mctunnel/edge/trip.h"
 
 static void log_who(struct log_rec *l, const struct record *r)
 {
@@ -56,6 +57,18 @@ static void tell_scripts(const struct record *r)
 				.queue_ms = r->queue_ms, .connect_ms = r->connect_ms, .total_ms = r->total_ms };
 
 	policy_end(&e);
+}
+
+void record_trip(struct record *r, const struct trip_view *v)
+{
+	r->route = v->route;
+	r->tunnel = v->tunnel;
+	r->service = v->service;
+	r->agent = v->agent;
+	r->target = v->target;
+	r->id = v->id;
+	r->queue_ms = v->queue_ms;
+	r->connect_ms = v->connect_ms;
 }
 
 void record_end(const struct record *r)

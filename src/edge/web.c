@@ -249,16 +249,11 @@ static void record(struct web *w, enum reason why, unsigned status, const char *
 
 	if (w->origin) {
 		origin_view(w->origin, &v);
-		rec.queue_ms = r && r->reused ? 0 : v.queue_ms;
-		rec.connect_ms = r && r->reused ? 0 : v.connect_ms;
+		record_trip(&rec, &v);
 	}
+	if (w->origin && r && r->reused)
+		rec.queue_ms = rec.connect_ms = 0;
 	rec.client = addr_text(&w->src, client, sizeof(client));
-	rec.route = v.route;
-	rec.tunnel = v.tunnel;
-	rec.service = v.service;
-	rec.agent = v.agent;
-	rec.target = v.target;
-	rec.id = v.id;
 	rec.total_ms = (int64_t)(clock_ms() - (r ? r->began_ms : w->since_ms));
 	rec.sessions = w->sessions ? atomic_load_explicit(w->sessions, memory_order_relaxed) : 0;
 	rec.listener_sessions = atomic_load_explicit(&w->place->score->sessions, memory_order_relaxed);

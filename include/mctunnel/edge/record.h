@@ -21,6 +21,8 @@ struct record { /* strings may be NULL; times -1: not reached */
 	const char *request; /* id of the request */
 };
 
+struct trip_view;
+void record_trip(struct record *r, const struct trip_view *v); /* where it went, and how long that took; borrows the strings */
 void record_end(const struct record *r);
 
 #endif
