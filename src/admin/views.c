@@ -62,6 +62,11 @@ static struct people *people(struct answer *a)
 	return p;
 }
 
+static bool is_agent(const struct people *p, size_t i, const char *tunnel, const char *name)
+{
+	return i < p->n && strcmp(p->agents[i].advert->tunnel, tunnel) == 0 && strcmp(p->agents[i].advert->name, name) == 0;
+}
+
 /* The first agent of that tunnel and name (others are instances of the same), p->n when there is none. */
 static size_t find_agent(const struct people *p, const char *tunnel, const char *name)
 {
@@ -79,9 +84,7 @@ static size_t find_agent(const struct people *p, const char *tunnel, const char 
 		else
 			high = mid;
 	}
-	if (low < p->n && strcmp(p->agents[low].advert->tunnel, tunnel) == 0 && strcmp(p->agents[low].advert->name, name) == 0)
-		return low;
-	return p->n;
+	return is_agent(p, low, tunnel, name) ? low : p->n;
 }
 
 struct collect {
@@ -105,13 +108,16 @@ static enum visit see_link(void *arg, const struct hub_link *l)
 	return ++c->links < LINKS_A_CALL ? VISIT_NEXT : VISIT_STOP;
 }
 
-/* Stage 0: all threads. Returns the thread to go on with; the stage is 1 when all have been seen, and the answer is on its way back to thread 0. */
+/* Stage 0: the snapshot, and what all threads know. Returns the thread to go on with; the stage is 1 when all have been seen, and the answer is on its way back to
+ * thread 0. */
 static int see_links(struct answer *a)
 {
-	struct collect c = { .people = a->data };
-	bool over = hub_each(&a->cursor, see_link, &c);
-	int next = answer_next_thread(a, over);
+	struct collect c = { .people = people(a) }; /* made on thread 0 */
+	int next;
 
+	if (!c.people)
+		return ANSWER_DONE;
+	next = answer_next_thread(a, hub_each(&a->cursor, see_link, &c));
 	if (next != ANSWER_DONE)
 		return next;
 	a->stage = 1;
@@ -123,6 +129,11 @@ static const char *agent_status(const struct advert *advert)
 	int mark = registry_marked(MARK_AGENT, advert->name);
 
 	return mark == 2 ? "MAINT" : mark == 1 || advert->draining ? "DRAIN" : "UP";
+}
+
+static const char *absent_status(const char *agent)
+{
+	return registry_marked(MARK_AGENT, agent) == 2 ? "MAINT" : "DOWN";
 }
 
 static size_t services_up(const struct advert *advert)
@@ -170,7 +181,7 @@ static void absent_row(struct answer *a, const char *tunnel, const char *name)
 {
 	answer_str(a, tunnel);
 	answer_str(a, name);
-	answer_str(a, registry_marked(MARK_AGENT, name) == 2 ? "MAINT" : "DOWN");
+	answer_str(a, absent_status(name));
 	answer_int(a, 0);
 	answer_int(a, 0);
 	answer_str(a, NULL);
@@ -195,7 +206,7 @@ static int agents_of_tunnels(struct answer *a, const struct people *p)
 				return 0;
 			if (i == p->n)
 				absent_row(a, t->name, t->agents.v[a->cursor]);
-			for (; i < p->n && strcmp(p->agents[i].advert->tunnel, t->name) == 0 && strcmp(p->agents[i].advert->name, t->agents.v[a->cursor]) == 0; i++)
+			for (; is_agent(p, i, t->name, t->agents.v[a->cursor]); i++)
 				agent_row(a, p, i);
 		}
 	}
@@ -206,11 +217,8 @@ int view_agents(struct answer *a)
 {
 	static const char *const columns[] = { "tunnel", "agent", "status", "links", "sessions", "rtt_ms", "up", "services", "age", "addr", "version", NULL };
 
-	if (a->stage == 0) {
-		if (thread_self() == 0 && !people(a))
-			return ANSWER_DONE;
+	if (a->stage == 0)
 		return see_links(a);
-	}
 	answer_table(a, columns);
 	return agents_of_tunnels(a, a->data);
 }
@@ -233,8 +241,7 @@ static struct strength strength_of(const struct people *p, const struct conf_tun
 	struct strength s = { 0 };
 
 	for (size_t k = 0; k < t->agents.n; k++) {
-		for (size_t i = find_agent(p, t->name, t->agents.v[k]);
-		     i < p->n && strcmp(p->agents[i].advert->tunnel, t->name) == 0 && strcmp(p->agents[i].advert->name, t->agents.v[k]) == 0; i++) {
+		for (size_t i = find_agent(p, t->name, t->agents.v[k]); is_agent(p, i, t->name, t->agents.v[k]); i++) {
 			s.agents++;
 			s.links += p->agents[i].links;
 			s.services += services_up(p->agents[i].advert);
@@ -249,6 +256,14 @@ static const char *tunnel_status(const struct conf_tunnel *t, const struct stren
 	if (registry_marked(MARK_TUNNEL, t->name) != MARK_NONE)
 		return "MAINT";
 	return s->agents > s->draining && s->services ? "UP" : "DOWN";
+}
+
+static void cells_totals(struct answer *a, const struct frontend_figures *f)
+{
+	answer_int(a, (int64_t)f->total);
+	answer_int(a, (int64_t)f->failed);
+	answer_int(a, (int64_t)f->up);
+	answer_int(a, (int64_t)f->down);
 }
 
 static void tunnel_row(struct answer *a, const struct people *p, const struct conf *c, size_t i)
@@ -266,10 +281,7 @@ static void tunnel_row(struct answer *a, const struct people *p, const struct co
 	answer_int(a, (int64_t)s.services);
 	answer_int(a, f.sessions);
 	answer_int(a, f.maxconn);
-	answer_int(a, (int64_t)f.total);
-	answer_int(a, (int64_t)f.failed);
-	answer_int(a, (int64_t)f.up);
-	answer_int(a, (int64_t)f.down);
+	cells_totals(a, &f);
 	answer_str(a, balance_word(t->balance));
 }
 
@@ -435,10 +447,7 @@ static void listener_row(struct answer *a, const struct conf_listener *l, size_t
 	answer_int(a, f.sessions);
 	answer_int(a, f.maxconn);
 	answer_int(a, f.rate_limit);
-	answer_int(a, (int64_t)f.total);
-	answer_int(a, (int64_t)f.failed);
-	answer_int(a, (int64_t)f.up);
-	answer_int(a, (int64_t)f.down);
+	cells_totals(a, &f);
 	answer_str(a, binds);
 	answer_str(a, routes);
 	answer_int(a, (int64_t)l->rules_n);
@@ -461,42 +470,43 @@ int view_listeners(struct answer *a)
 
 /* ---- links ---- */
 
+struct end { /* of a link: the hub's or the agent's */
+	uint64_t id, age_ms;
+	const char *side, *peer, *tunnel, *state, *addr, *version, *cert;
+	uint32_t sessions, rtt_us;
+};
+
+static enum visit end_row(struct answer *a, const struct end *e)
+{
+	answer_int(a, (int64_t)e->id);
+	answer_str(a, e->side);
+	answer_str(a, e->peer);
+	answer_str(a, e->tunnel);
+	answer_str(a, e->state);
+	answer_int(a, thread_self());
+	answer_int(a, e->sessions);
+	cell_rtt(a, e->rtt_us);
+	answer_age(a, e->age_ms);
+	answer_str(a, e->addr);
+	answer_str(a, e->version);
+	answer_str(a, e->cert);
+	return answer_full(a) ? VISIT_STOP : VISIT_NEXT;
+}
+
 static enum visit link_row(void *arg, const struct hub_link *l)
 {
-	struct answer *a = arg;
+	struct end e = { .id = l->id, .side = "hub", .peer = l->agent, .tunnel = l->tunnel, .state = "up", .sessions = l->sessions,
+			 .rtt_us = l->rtt_us, .age_ms = l->age_ms, .addr = l->addr, .version = l->version, .cert = l->cert };
 
-	answer_int(a, (int64_t)l->id);
-	answer_str(a, "hub");
-	answer_str(a, l->agent);
-	answer_str(a, l->tunnel);
-	answer_str(a, "up");
-	answer_int(a, thread_self());
-	answer_int(a, l->sessions);
-	cell_rtt(a, l->rtt_us);
-	answer_age(a, l->age_ms);
-	answer_str(a, l->addr);
-	answer_str(a, l->version);
-	answer_str(a, l->cert);
-	return answer_full(a) ? VISIT_STOP : VISIT_NEXT;
+	return end_row(arg, &e);
 }
 
 static enum visit uplink_row(void *arg, const struct dialer_link *l)
 {
-	struct answer *a = arg;
+	struct end e = { .id = l->id, .side = "agent", .peer = l->hub, .state = l->state, .sessions = l->sessions,
+			 .rtt_us = l->rtt_us, .age_ms = l->age_ms, .addr = l->addr, .version = l->version };
 
-	answer_int(a, (int64_t)l->id);
-	answer_str(a, "agent");
-	answer_str(a, l->hub);
-	answer_str(a, NULL);
-	answer_str(a, l->state);
-	answer_int(a, thread_self());
-	answer_int(a, l->sessions);
-	cell_rtt(a, l->rtt_us);
-	answer_age(a, l->age_ms);
-	answer_str(a, l->addr);
-	answer_str(a, l->version);
-	answer_str(a, NULL);
-	return answer_full(a) ? VISIT_STOP : VISIT_NEXT;
+	return end_row(arg, &e);
 }
 
 int view_links(struct answer *a)
@@ -740,7 +750,7 @@ static void stat_absent(struct answer *a, const char *tunnel, const char *name, 
 	set_names(&s, tunnel, name, 2, iid);
 	set_int(&s, COL_sid, sid);
 	set_int(&s, COL_scur, 0);
-	set(&s, COL_status, registry_marked(MARK_AGENT, name) == 2 ? "MAINT" : "DOWN");
+	set(&s, COL_status, absent_status(name));
 	set_int(&s, COL_links, 0);
 	put_sheet(a, &s);
 }
@@ -874,11 +884,8 @@ int view_stat(struct answer *a)
 	};
 	const struct conf *c = a->state->conf();
 
-	if (a->stage == 0) {
-		if (thread_self() == 0 && !people(a))
-			return ANSWER_DONE;
+	if (a->stage == 0)
 		return see_links(a);
-	}
 	if (a->form == FORM_JSON)
 		answer_list(a);
 	answer_table(a, columns);
