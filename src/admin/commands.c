@@ -425,8 +425,6 @@ static int help(struct answer *a)
 
 /* ---- the reference and the shell's completion ---- */
 
-#define WIDTH 96
-
 static const char prose[] =
 	"                             mctunnel: management reference\n"
 	"                             ==============================\n"
@@ -490,23 +488,6 @@ static const char prose[] =
 	"3. Commands\n"
 	"-----------\n";
 
-static void paragraph(FILE *out, const char *text)
-{
-	int column = 0;
-
-	while (*text) {
-		size_t len = strcspn(text, " ");
-
-		if (column && column + 1 + (int)len > WIDTH) {
-			fputc('\n', out);
-			column = 0;
-		}
-		column += column ? fprintf(out, " %.*s", (int)len, text) : fprintf(out, "        %.*s", (int)len, text);
-		text += len + strspn(text + len, " ");
-	}
-	fputc('\n', out);
-}
-
 void commands_print_manual(FILE *out)
 {
 	fputs(prose, out);
@@ -514,7 +495,7 @@ void commands_print_manual(FILE *out)
 		const struct command *c = &commands[i];
 
 		fprintf(out, "\n    %s%s%s%s\n", c->words, c->args[0] ? " " : "", c->args, c->flags & COMMAND_JSON ? " [json]" : "");
-		paragraph(out, c->help);
+		str_paragraph(out, 8, c->help);
 		if (c->next == not_available)
 			fputs("        Status: not available in this version.\n", out);
 		fprintf(out, "        Level: %s.\n", level_words[c->level]);

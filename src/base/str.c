@@ -8,6 +8,7 @@
 #include <string.h>
 
 #define WORD_MAX 64
+#define PAGE_WIDTH 96
 
 bool str_copy(char *dst, size_t size, const char *src)
 {
@@ -240,4 +241,21 @@ void str_json(FILE *out, const char *text)
 		s += len ? len : 1;
 	}
 	fputc('"', out);
+}
+
+void str_paragraph(FILE *out, int indent, const char *text)
+{
+	int column = 0;
+
+	while (*text) {
+		size_t len = strcspn(text, " ");
+
+		if (column && column + 1 + (int)len > PAGE_WIDTH) {
+			fputc('\n', out);
+			column = 0;
+		}
+		column += column ? fprintf(out, " %.*s", (int)len, text) : fprintf(out, "%*s%.*s", indent, "", (int)len, text);
+		text += len + strspn(text + len, " ");
+	}
+	fputc('\n', out);
 }

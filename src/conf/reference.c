@@ -12,8 +12,6 @@
 
 #include <string.h>
 
-#define WIDTH 96
-
 static const char prose[] =
 	"                             mctunnel: configuration reference\n"
 	"                             =================================\n"
@@ -174,23 +172,6 @@ static const char log_prose[] =
 	"Reasons, of sessions and links, with the first letter:\n"
 	"\n";
 
-/* Words of text, wrapped, each line begun with indent blanks. */
-static void paragraph(FILE *out, int indent, const char *text)
-{
-	int column = 0;
-
-	while (*text) {
-		size_t len = strcspn(text, " ");
-		if (column && column + 1 + (int)len > WIDTH) {
-			fputc('\n', out);
-			column = 0;
-		}
-		column += column ? fprintf(out, " %.*s", (int)len, text) : fprintf(out, "%*s%.*s", indent, "", (int)len, text);
-		text += len + strspn(text + len, " ");
-	}
-	fputc('\n', out);
-}
-
 static void lines(FILE *out, const char *text)
 {
 	while (*text) {
@@ -266,7 +247,7 @@ static void entry(FILE *out, const struct row *row, const char *prefix)
 
 	snprintf(key, sizeof(key), "%s.%s", prefix, row->name);
 	key_line(out, row, key);
-	paragraph(out, 8, row->help);
+	str_paragraph(out, 8, row->help);
 	if (row->later) {
 		fputs("        Status: not available in this version; refused.\n", out);
 		return;
@@ -280,7 +261,7 @@ static void entry(FILE *out, const struct row *row, const char *prefix)
 		return;
 	if (row->sub->intro) {
 		fputc('\n', out);
-		paragraph(out, 8, row->sub->intro);
+		str_paragraph(out, 8, row->sub->intro);
 	}
 	str_copy(key + strlen(key), sizeof(key) - strlen(key), row->kind == KIND_LIST ? "[]" : "");
 	section(out, row->sub, key);
@@ -298,7 +279,7 @@ static void root_section(FILE *out, const struct row *row, size_t number)
 
 	snprintf(key, sizeof(key), "%s%s", row->name, row->kind == KIND_LIST ? "[]" : "");
 	fprintf(out, "\n\n3.%zu. %s\n\n", number, row->name);
-	paragraph(out, 0, row->sub->intro);
+	str_paragraph(out, 0, row->sub->intro);
 	if (row->sub->example) {
 		fputc('\n', out);
 		lines(out, row->sub->example);

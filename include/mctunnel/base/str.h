@@ -31,6 +31,9 @@ bool str_host(char *out, size_t size, const char *name, size_t len);
 /* Writes a JSON string with its quotes; NULL as null. What is not UTF-8 becomes U+FFFD. */
 void str_json(FILE *out, const char *s);
 
+/* Words of text, wrapped as the pages of the reference are, each line begun with indent blanks. */
+void str_paragraph(FILE *out, int indent, const char *text);
+
 /* Whole decimal number, no sign, no blanks; false when it is not one or exceeds max. */
 bool str_u64(const char *s, uint64_t max, uint64_t *out);
 

@@ -233,6 +233,34 @@ static void test_strbuf(void **state)
 	assert_true(b.cut && b.len == 0 && text[0] == '\0');
 }
 
+static void paragraph(int indent, const char *words, const char *want)
+{
+	char text[512] = "";
+	FILE *f = fmemopen(text, sizeof(text), "w");
+
+	str_paragraph(f, indent, words);
+	fclose(f);
+	assert_string_equal(text, want);
+}
+
+static void test_paragraph(void **state)
+{
+	char words[256], want[300];
+
+	paragraph(0, "one", "one\n");
+	paragraph(4, "one  two", "    one two\n"); /* blanks are between words only */
+	memset(words, 'x', 94);
+	strcpy(words + 94, " y z");
+	memcpy(want, words, 96);
+	strcpy(want + 96, "\nz\n");
+	paragraph(0, words, want); /* 96 columns are full */
+	memset(words, 'x', 120);
+	words[120] = '\0';
+	snprintf(want, sizeof(want), "  %s\n  y\n", words);
+	strcpy(words + 120, " y");
+	paragraph(2, words, want); /* a word is never cut */
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -244,6 +272,7 @@ int main(void)
 		cmocka_unit_test(test_host),
 		cmocka_unit_test(test_u64),
 		cmocka_unit_test(test_strbuf),
+		cmocka_unit_test(test_paragraph),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
