@@ -534,10 +534,10 @@ static void join(struct guest *g)
 	sock_user_timeout(conn_fd(carrier_conn(g->carrier)), hub.conf->hub.heartbeat_timeout);
 	link_heartbeat(l, hub.conf->hub.heartbeat_interval, hub.conf->hub.heartbeat_timeout);
 	send_hub_frame(g, REASON_COUNT, "", 0);
-	stat_add(STAT_LINKS, 1);
 	comeback_up(g->advert->tunnel, g->advert->name);
 	log_guest(LOG_NOTICE, "link_up", g, REASON_COUNT, NULL);
 	registry_up(g->claim, l, g->advert);
+	stat_add(STAT_LINKS, 1); /* whoever reads this number asks threads that have been told */
 	if (g->goodbye)
 		registry_retire(g->claim);
 	if (hub.draining)
@@ -666,10 +666,8 @@ static void guest_free(struct guest *g)
 	tls_put(g->tls);
 	timer_stop(&g->timer);
 	list_del(&g->node);
-	if (g->joined) {
-		stat_add(STAT_LINKS, -1);
+	if (g->joined)
 		comeback_lost(g->advert->tunnel, g->advert->name);
-	}
 	if (g->carrier) {
 		link_down(carrier_link(g->carrier), REASON_LINK_CLOSED, registry_parking(g->claim));
 		if (g->claim)
@@ -678,6 +676,8 @@ static void guest_free(struct guest *g)
 	} else if (g->conn) {
 		conn_abort(g->conn);
 	}
+	if (g->joined)
+		stat_add(STAT_LINKS, -1);
 	advert_put(g->advert);
 	forget_refused(g);
 	free(g->said);
