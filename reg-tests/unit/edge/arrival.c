@@ -447,16 +447,29 @@ static int free_site(void **state)
 	return 0;
 }
 
-static SSL *begin_tls_as(const char *name)
+/* A client of the site, the handshake not begun. */
+static SSL *client_on(int fd)
 {
-	struct arrival_options o = { .tls = site, .timeout_ms = 60000 };
 	SSL *ssl = SSL_new(client_ctx);
+
+	SSL_set_fd(ssl, fd);
+	SSL_set_connect_state(ssl);
+	return ssl;
+}
+
+static SSL *begin_tls_by(const struct arrival_options *o)
+{
 	int fd[2];
 
 	tcp_pair(fd);
-	arrive(fd, &o);
-	SSL_set_fd(ssl, t.peer);
-	SSL_set_connect_state(ssl);
+	arrive(fd, o);
+	return client_on(t.peer);
+}
+
+static SSL *begin_tls_as(const char *name)
+{
+	SSL *ssl = begin_tls_by(&(struct arrival_options){ .tls = site, .timeout_ms = 60000 });
+
 	if (name)
 		SSL_set_tlsext_host_name(ssl, name);
 	return ssl;
@@ -503,15 +516,9 @@ static void tls_ends_here(void **state)
 
 static void tls_after_a_header(void **state)
 {
-	struct arrival_options o = { .tls = site, .proxy = true, .timeout_ms = 60000 };
-	SSL *ssl = SSL_new(client_ctx);
-	int fd[2];
+	SSL *ssl = begin_tls_by(&(struct arrival_options){ .tls = site, .proxy = true, .timeout_ms = 60000 });
 
-	tcp_pair(fd);
-	arrive(fd, &o);
 	SAY("PROXY TCP4 198.51.100.9 198.51.100.1 4711 443\r\n");
-	SSL_set_fd(ssl, t.peer);
-	SSL_set_connect_state(ssl);
 	shake(ssl);
 	assert_int_equal(t.ready, 1);
 	from_to("198.51.100.9:4711", "198.51.100.1:443");
@@ -536,14 +543,8 @@ static void what_is_not_tls(void **state)
 
 static void a_handshake_that_stands_still(void **state)
 {
-	struct arrival_options o = { .tls = site, .timeout_ms = 200 };
-	SSL *ssl = SSL_new(client_ctx);
-	int fd[2];
+	SSL *ssl = begin_tls_by(&(struct arrival_options){ .tls = site, .timeout_ms = 200 });
 
-	tcp_pair(fd);
-	arrive(fd, &o);
-	SSL_set_fd(ssl, t.peer);
-	SSL_set_connect_state(ssl);
 	SSL_do_handshake(ssl); /* the hello, and never a word again */
 	wait_over();
 	assert_int_equal(t.why, REASON_CLIENT_TIMEOUT);
@@ -590,9 +591,7 @@ static void few_handshakes_a_turn(void **state)
 		tcp_pair(fd);
 		peers[i] = fd[1];
 		all[i] = arrival_new(fd[0], &(struct addr){ .len = 0 }, &(struct addr){ .len = 0 }, &o, &each, NULL);
-		ssl[i] = SSL_new(client_ctx);
-		SSL_set_fd(ssl[i], peers[i]);
-		SSL_set_connect_state(ssl[i]);
+		ssl[i] = client_on(peers[i]);
 		SSL_do_handshake(ssl[i]);
 	}
 	loop_turn(0);
@@ -614,15 +613,9 @@ static void few_handshakes_a_turn(void **state)
 
 static void who_leaves_the_queue_is_gone_at_once(void **state)
 {
-	struct arrival_options o = { .tls = site, .timeout_ms = 60000 };
 	struct linger l = { .l_onoff = 1 };
-	SSL *ssl = SSL_new(client_ctx);
-	int fd[2];
+	SSL *ssl = begin_tls_as(NULL);
 
-	tcp_pair(fd);
-	arrive(fd, &o);
-	SSL_set_fd(ssl, t.peer);
-	SSL_set_connect_state(ssl);
 	SSL_do_handshake(ssl);
 	t.a->stage = IN_QUEUE; /* behind many others */
 	assert_int_equal(setsockopt(t.peer, SOL_SOCKET, SO_LINGER, &l, sizeof(l)), 0);
