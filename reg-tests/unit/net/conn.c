@@ -4,6 +4,7 @@
 #include "mctunnel/base/mem.h"
 
 #include "../tcp_pair.h"
+#include "get_put.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -26,20 +27,6 @@ static void turn_until(const bool *flag)
 	for (int i = 0; i < 200 && !*flag; i++)
 		loop_turn(10);
 	assert_true(*flag);
-}
-
-static ssize_t get(struct conn *c, void *buf, size_t size)
-{
-	struct iovec iov = { buf, size };
-
-	return conn_readv(c, &iov, 1);
-}
-
-static ssize_t put(struct conn *c, const char *text)
-{
-	struct iovec iov = { (void *)(uintptr_t)text, strlen(text) };
-
-	return conn_writev(c, &iov, 1);
 }
 
 static int setup(void **state)

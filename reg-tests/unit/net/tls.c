@@ -24,6 +24,8 @@ static time_t test_time(time_t *p)
 
 #include "../failing.h"
 #include "../tcp_pair.h"
+#include "folder.h"
+#include "get_put.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -66,29 +68,11 @@ static const char make_pki[] =
 	"openssl req -x509 -new -key key -subj /CN=edge-1 -days 30 -out stranger\n"
 	"openssl ec -in key -aes128 -passout pass:x -out key.encrypted\n";
 
-static char dir[64];
 static char *pem_key, *pem_ca, *pem_other_ca, *pem_hub, *pem_edge, *pem_crl;
-
-static char *slurp(const char *name)
-{
-	char path[128], *text = calloc(1, 65536);
-	FILE *f;
-
-	snprintf(path, sizeof(path), "%s/%s", dir, name);
-	f = fopen(path, "r");
-	assert_non_null(f);
-	assert_true(fread(text, 1, 65535, f) > 0);
-	fclose(f);
-	return text;
-}
 
 static int make_files(void **state)
 {
-	str_copy(dir, sizeof(dir), "/tmp/mctunnel-tls-XXXXXX");
-	if (!mkdtemp(dir))
-		return -1;
-	setenv("DIR", dir, 1);
-	if (system(make_pki) != 0)
+	if (folder_make("/tmp/mctunnel-tls-XXXXXX", make_pki) != 0)
 		return -1;
 	pem_key = slurp("key");
 	pem_ca = slurp("ca");
@@ -101,16 +85,13 @@ static int make_files(void **state)
 
 static int remove_files(void **state)
 {
-	char command[128];
-
 	free(pem_key);
 	free(pem_ca);
 	free(pem_other_ca);
 	free(pem_hub);
 	free(pem_edge);
 	free(pem_crl);
-	snprintf(command, sizeof(command), "rm -r '%s'", dir);
-	return system(command);
+	return folder_remove();
 }
 
 static struct tls_files files(const char *cert)
@@ -240,20 +221,6 @@ static void shake_hands(void)
 	assert_string_equal(tls_failure(edge.c), "");
 	assert_int_equal(tls_state(hub.c), TLS_UP);
 	assert_int_equal(tls_state(edge.c), TLS_UP);
-}
-
-static ssize_t get(struct conn *c, void *buf, size_t size)
-{
-	struct iovec iov = { buf, size };
-
-	return conn_readv(c, &iov, 1);
-}
-
-static ssize_t put(struct conn *c, const char *text)
-{
-	struct iovec iov = { (void *)(uintptr_t)text, strlen(text) };
-
-	return conn_writev(c, &iov, 1);
 }
 
 /* Reads with patience; the loop turns while there is nothing. */

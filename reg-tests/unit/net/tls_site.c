@@ -8,6 +8,7 @@
 
 #include "../failing.h"
 #include "../tcp_pair.h"
+#include "folder.h"
 
 #include "mctunnel/base/mem.h"
 #include "mctunnel/base/rnd.h"
@@ -60,39 +61,23 @@ static const char make_pki[] =
 	"openssl ec -in key -aes128 -passout pass:x -out key.encrypted\n"
 	"cat key >>both; cat plain >>both\n";
 
-static char dir[64];
-static char *slurped[64];
-static size_t slurped_n;
+static char *borrowed[64];
+static size_t borrowed_n;
 
-static const char *slurp(const char *name)
+/* Until the test is over. */
+static const char *borrow(const char *name)
 {
-	char path[128], *text = calloc(1, 65536);
-	FILE *f;
-
-	snprintf(path, sizeof(path), "%s/%s", dir, name);
-	f = fopen(path, "r");
-	assert_non_null(f);
-	assert_true(fread(text, 1, 65535, f) > 0);
-	fclose(f);
-	slurped[slurped_n++] = text;
-	return text;
+	return borrowed[borrowed_n++] = slurp(name);
 }
 
 static int make_files(void **state)
 {
-	str_copy(dir, sizeof(dir), "/tmp/mctunnel-site-XXXXXX");
-	if (!mkdtemp(dir))
-		return -1;
-	setenv("DIR", dir, 1);
-	return system(make_pki);
+	return folder_make("/tmp/mctunnel-site-XXXXXX", make_pki);
 }
 
 static int remove_files(void **state)
 {
-	char command[128];
-
-	snprintf(command, sizeof(command), "rm -r '%s'", dir);
-	return system(command);
+	return folder_remove();
 }
 
 /* ---- a site ---- */
@@ -111,7 +96,7 @@ static void note(void *arg, bool bad, const char *text)
 
 static void add_cert(const char *name, const char *key)
 {
-	certs[options.certs_n++] = (struct tls_site_cert){ .path = name, .text = slurp(name), .key_path = key, .key = slurp(key) };
+	certs[options.certs_n++] = (struct tls_site_cert){ .path = name, .text = borrow(name), .key_path = key, .key = borrow(key) };
 }
 
 static void make_site(void)
@@ -197,7 +182,7 @@ static void shown(const char *name, const char *cn)
 
 static void use_client(const char *cert)
 {
-	BIO *b = BIO_new_mem_buf(slurp(cert), -1), *k = BIO_new_mem_buf(slurp("key"), -1);
+	BIO *b = BIO_new_mem_buf(borrow(cert), -1), *k = BIO_new_mem_buf(borrow("key"), -1);
 	X509 *x = PEM_read_bio_X509(b, NULL, NULL, NULL);
 	EVP_PKEY *key = PEM_read_bio_PrivateKey(k, NULL, NULL, NULL);
 
@@ -270,8 +255,8 @@ static int teardown(void **state)
 	mem_usage(MEM_OTHER, &u);
 	assert_int_equal(u.used, 0);
 	mem_drain();
-	for (; slurped_n > 0; slurped_n--)
-		free(slurped[slurped_n - 1]);
+	for (; borrowed_n > 0; borrowed_n--)
+		free(borrowed[borrowed_n - 1]);
 	return 0;
 }
 
@@ -399,9 +384,9 @@ static void ask_for_certificates(bool insist)
 {
 	add_cert("first", "key");
 	options.ca_path = "ca";
-	options.ca = slurp("ca");
+	options.ca = borrow("ca");
 	options.crl_path = "crl";
-	options.crl = slurp("crl");
+	options.crl = borrow("crl");
 	options.ask = true;
 	options.insist = insist;
 	make_site();
@@ -529,12 +514,12 @@ static void tickets_of_who_is_not_welcome(void **state)
 	rnd_bytes(key, sizeof(key));
 	options.keys = &keys;
 	ask_for_certificates(true);
-	options.crl = slurp("crl.before");
+	options.crl = borrow("crl.before");
 	make_site();
 	use_client("revoked");
 	keep_ticket();
 	assert_true(comes_back());
-	options.crl = slurp("crl");
+	options.crl = borrow("crl");
 	make_site();
 	assert_false(comes_back()); /* revoked since */
 	drop_ticket();
@@ -672,7 +657,7 @@ static void unchanged_files_are_read_once(void **state)
 	add_cert("wild", "key");
 	first = tls_site_new(&options, note, NULL);
 	assert_int_equal(map_count(known.by_digest), 2);
-	certs[1].text = slurp("plain");
+	certs[1].text = borrow("plain");
 	options.name = "another";
 	second = tls_site_new(&options, note, NULL);
 	assert_int_equal(map_count(known.by_digest), 3);
@@ -728,13 +713,13 @@ static void findings_in_files(void **state)
 	add_cert("first", "key");
 	finds(false, "doubt first: first already has");
 	options.ca_path = "key";
-	options.ca = slurp("key");
+	options.ca = borrow("key");
 	add_cert("first", "key");
 	finds(true, "BAD key: there is no CA certificate in it");
-	options.ca = slurp("stranger");
+	options.ca = borrow("stranger");
 	options.ca_path = "stranger";
 	options.crl_path = "crl";
-	options.crl = slurp("crl");
+	options.crl = borrow("crl");
 	add_cert("first", "key");
 	finds(false, "doubt crl: no revocation list (CRL) of the authority in stranger");
 	options.ca = options.crl = NULL;
@@ -814,11 +799,11 @@ static bool read_without_memory(unsigned n, const struct tls_files *f)
 
 static void each_allocation_of(const char *crl, int first, int second)
 {
-	struct tls_files f = { .ca_path = "ca", .ca = slurp("ca"), .crl_path = crl, .crl = slurp(crl) };
+	struct tls_files f = { .ca_path = "ca", .ca = borrow("ca"), .crl_path = crl, .crl = borrow(crl) };
 	unsigned n = 1;
 
-	subjects[0] = slurp("client");
-	subjects[1] = slurp("revoked");
+	subjects[0] = borrow("client");
+	subjects[1] = borrow("revoked");
 	read_without_memory(0, &f);
 	assert_int_equal(judged[0], first);
 	assert_int_equal(judged[1], second);
