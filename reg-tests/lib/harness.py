@@ -51,9 +51,10 @@ def wait_until(condition, what, timeout=PATIENCE, pause=0.01):
 
 
 def stays(condition, seconds, what):
-    """The condition must hold all the time."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    """The condition must hold all the time, and at its end."""
+    deadline, over = time.monotonic() + seconds, False
+    while not over:
+        over = time.monotonic() >= deadline
         if not condition():
             raise Failed("did not stay so: %s" % what)
         time.sleep(0.02)

@@ -6,12 +6,12 @@ import signal
 import subprocess
 import time
 
-_libc = ctypes.CDLL(None, use_errno=True)
+_prctl = ctypes.CDLL(None, use_errno=True).prctl  # found here: a child that was forked beside threads should not look for anything
 PR_SET_PDEATHSIG = 1
 
 
 def _die_with_parent():
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 TIE = {"preexec_fn": _die_with_parent}  # for subprocess.Popen

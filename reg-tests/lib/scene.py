@@ -130,7 +130,7 @@ class Program:
         harness.wait_until(lambda: not self.running(), self.name + " to end", timeout)
         self.stopped = True
         harness.equal(self.popen.returncode, code, "exit code of " + self.name)
-        harness.wait_until(lambda: not proc.members(self.popen.pid), "the worker of %s to be gone" % self.name, 10)
+        harness.wait_until(lambda: not proc.members(self.popen.pid), "the worker of %s to be gone" % self.name)
 
     def abandon(self):
         """The test has killed it itself: no orderly stop at the end."""

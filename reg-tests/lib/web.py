@@ -168,8 +168,9 @@ class Origin:
         self.target = self.server.target
 
     def _serve(self, s):
-        self.connections += 1
-        number, turn, wire = self.connections, 0, Wire(s)
+        with self.server.lock:
+            self.connections += 1
+            number, turn, wire = self.connections, 0, Wire(s)
         with contextlib.suppress(ConnectionError):
             while True:
                 m = wire.head()
