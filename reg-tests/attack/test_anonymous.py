@@ -19,7 +19,7 @@ HANDSHAKES = 48
 
 def scene_of(run):
     server = tcp.Server(run, tcp.echo)
-    p = scene.pair(run, {"echo": server.address}, hub={"handshakes": HANDSHAKES})
+    p = scene.pair(run, {"echo": server.address}, hub={"handshakes": HANDSHAKES, "heartbeat": {"interval": "1s", "timeout": "10s"}})
     p.chat = tcp.Chatter(p.listen["echo"])
     p.server = server
     return p
@@ -34,9 +34,7 @@ def over(p, fds):
     tcp.ask(p.listen["echo"])
     pid = p.hub.worker()
     harness.wait_until(lambda: descriptors(pid) <= fds + 8, "descriptors to be closed")
-    was = proc.cpu_seconds(pid)
-    time.sleep(1)
-    check(proc.cpu_seconds(pid) - was < 0.3, "the hub is busy after the attack")
+    harness.wait_until(lambda: proc.cpu_of(pid) < 0.3, "the hub to be idle after the attack")
     say("echo beside: " + harness.spread(p.chat.stop()))
     check(len(p.hub.log("link_refused")) < 400, "too many log lines")
 
@@ -54,7 +52,7 @@ def test_silent_ones_keep_nobody_out(run):
                        agent={"backoff": {"min": "100ms", "max": "300ms"}})
     p.agent.stop()
     late.start()
-    p.hub.wait_log("link_up", p.links + 1, timeout=9)
+    p.hub.wait_log("link_up", p.links + 1, timeout=20)  # in order, ten seconds for each round of handshakes, it would take twice as long
     say("a newcomer is in after %.1f s" % (time.monotonic() - began))
     check(p.hub.log("link_refused", reason="limit"), "nobody was given up")
     p.hub.wait_links(2)
@@ -143,7 +141,6 @@ def test_slow_handshake(run):
     body = hello[5:]
     s = tcp.open_socket(p.hub.address)
     s.sendall(b"".join(b"\x16\x03\x01\x00\x01" + body[i:i + 1] for i in range(len(body))))  # records of one byte
-    s.settimeout(5)
     answer = s.recv(4096)
     check(answer[:1] in (b"\x16", b"\x15"), "an answer to the hello in pieces", answer[:5])
     t = tcp.open_socket(p.hub.address)
@@ -160,7 +157,7 @@ def test_slow_handshake(run):
     except OSError:
         pass
     took = time.monotonic() - began
-    check(8 < took < 13, "a slow handshake lasted %.1f s" % took)
+    check(8 < took < 18, "a slow handshake lasted %.1f s" % took)
     s.close()
     over(p, 10000)
 

@@ -92,6 +92,13 @@ def cpu_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def cpu_of(pid, seconds=1.0):
+    """Part of a CPU that it uses in the seconds to come."""
+    was = cpu_seconds(pid)
+    time.sleep(seconds)
+    return (cpu_seconds(pid) - was) / seconds
+
+
 def wait_gone(pid, timeout):
     deadline = time.monotonic() + timeout
     while alive(pid) and time.monotonic() < deadline:

@@ -1,12 +1,12 @@
 """What attacks are made on: a hub with an honest agent, a session of it that goes on, and a tunnel for the attacker."""
-import time
-
 import harness
 import proc
 import raw
 import scene
 import tcp
-from harness import check, equal, say
+from harness import equal, say, wait_until
+
+PATIENT = {"interval": "1s", "timeout": "30s"}  # attackers answer no PING: what ends their links is something else
 
 
 class Scene:
@@ -14,6 +14,7 @@ class Scene:
 
     def __init__(self, run, **more):
         self.run = run
+        more["hub"] = dict({"heartbeat": PATIENT}, **more.get("hub", {}))
         server = tcp.Server(run, tcp.echo)
         self.hub = scene.Hub(run, {"good": "site-a/echo", "bad": "site-b/echo"},
                              [scene.tunnel(), scene.tunnel("site-b", ["edge-2"], ["echo", "x*"])], environment=raw.FRUGAL, **more).start().wait_ready()
@@ -44,12 +45,6 @@ class Scene:
     def grown(self):
         return proc.resident(self.pid)[0] - self.before
 
-    def cpu(self, seconds=1.0):
-        """Part of a CPU that the hub uses now."""
-        was = proc.cpu_seconds(self.pid)
-        time.sleep(seconds)
-        return (proc.cpu_seconds(self.pid) - was) / seconds
-
     def unharmed(self):
         self.chat.go_on()
         tcp.ask(self.good)
@@ -60,6 +55,6 @@ class Scene:
         self.unharmed()
         for s in self.clients:
             s.close()
-        harness.wait_until(lambda: self.cpu() < 0.3, "the CPU to be free after the attack", 10)
+        wait_until(lambda: proc.cpu_of(self.pid) < 0.3, "the hub to be idle after the attack")
         times = self.chat.stop()
         say("echo beside: " + harness.spread(times))
