@@ -96,7 +96,7 @@ def busy_pair(run):
     held = tcp.open_socket(p.listen["echo"])
     held.sendall(b"x" * 70000)
     tcp.recv_exactly(held, 70000)
-    p.hub.wait_metric("mctunnel_sessions", 1)
+    p.hub.wait_metric('mctunnel_listener_sessions{listener="echo"}', 1)  # the last figure that an end changes
     p.agent.wait_metric("mctunnel_sessions", 1)
     p.hub.wait_metric('mctunnel_link_rtt_seconds{tunnel="site-a",agent="edge-1"}', lambda v: v > 0)
     return p, held
