@@ -38,7 +38,7 @@ def both_ends_reset(p, server, kill):
 
 def echo_pair(run, settings=None):
     server = tcp.Server(run, tcp.echo)
-    return scene.pair(run, {"echo": server.target}, settings=settings), server
+    return scene.pair(run, {"echo": server.target}, settings=settings, timeouts={"queue": "20s"}), server
 
 
 def test_hubs_worker_killed_resets_both_ends(run):
@@ -88,19 +88,19 @@ def test_agent_killed_whole(run):
 
 def test_master_killed(run):
     """The worker closes its listening sockets, serves those it has to their end, and goes."""
-    p, server = echo_pair(run, {"hard_stop_after": "40s"})
+    p, server = echo_pair(run, {"hard_stop_after": "200s"})
     chatter = tcp.Chatter(p.listen["echo"])
     worker = p.hub.worker()
     p.hub.abandon()
     os.kill(p.hub.master(), signal.SIGKILL)
     p.hub.popen.wait()
-    harness.wait_until(lambda: tcp.refused(p.listen["echo"]), "new clients to be refused", 10)
-    check(tcp.refused(p.hub.address), "the agents' address is still open")
-    check(tcp.refused(p.hub.metrics_address), "the metrics address is still open: nobody could start anew there")
+    harness.wait_until(lambda: tcp.refused(p.listen["echo"]), "new clients to be refused")
+    harness.wait_until(lambda: tcp.refused(p.hub.address), "the agents' address to be closed")
+    harness.wait_until(lambda: tcp.refused(p.hub.metrics_address), "the metrics address to be closed: nobody could start anew there")
     chatter.go_on(20)
     check(proc.alive(worker), "the worker went too early")
     chatter.stop()
-    check(proc.wait_gone(worker, 5), "the worker stays on, although its last session has ended")
+    check(proc.wait_gone(worker, harness.PATIENCE), "the worker stays on, although its last session has ended")
 
 
 def test_hung_worker_is_replaced(run):
@@ -109,11 +109,11 @@ def test_hung_worker_is_replaced(run):
     old = p.hub.worker()
     began = time.monotonic()
     os.kill(old, signal.SIGSTOP)
-    harness.wait_until(lambda: not proc.alive(old), "the hung worker to be killed", 10)
+    harness.wait_until(lambda: not proc.alive(old), "the hung worker to be killed")
     killed = time.monotonic() - began
     tcp.ask(p.listen["echo"])
     say("killed after %.1f s, serving again after %.1f s" % (killed, time.monotonic() - began))
-    check(1 <= killed <= 4, "killed after %.1f s" % killed)
+    check(1 <= killed <= 15, "killed after %.1f s" % killed)
 
 
 def test_client_that_comes_while_the_worker_is_dead(run):

@@ -27,7 +27,7 @@ def test_stop_at_once(run):
         p.hub.stop(number, code)
         say("stopped in %.0f ms" % (1000 * (time.monotonic() - began)))
         tcp.expect_reset(s, "client")
-        check(isinstance(server.result(5), ConnectionResetError), "the target saw no reset")
+        check(isinstance(server.result(), ConnectionResetError), "the target saw no reset")
         p.hub.start().wait_links(2)
 
 
@@ -44,22 +44,22 @@ def test_orders_that_overtake_each_other(run):
         if i % 3 == 2:
             hub.send(signal.SIGUSR1)
         os.kill(hub.master() if i % 3 == 2 else worker, signal.SIGTERM)
-        harness.wait_until(lambda: not proc.alive(worker), "worker to end", 5)
+        harness.wait_until(lambda: not proc.alive(worker), "worker to end")
         if hub.running():
             hub.send(signal.SIGTERM)
-        harness.wait_until(lambda: not hub.running(), "the hub to end", 5)
+        harness.wait_until(lambda: not hub.running(), "the hub to end")
         hub.abandon()
 
 
 def test_soft_stop_lets_sessions_end(run):
-    p, _ = start(run, {"hard_stop_after": "40s"})
+    p, _ = start(run, {"hard_stop_after": "100s"})
     chatter = tcp.Chatter(p.listen["echo"])
     p.hub.send(signal.SIGUSR1)
     harness.wait_until(lambda: tcp.refused(p.listen["echo"]), "new clients to be refused")
     chatter.go_on(20)
     chatter.stop()
     began = time.monotonic()
-    p.hub.ended(0, 5)
+    p.hub.ended(0)
     say("ended %.1f s after the last session" % (time.monotonic() - began))
 
 
@@ -74,7 +74,7 @@ def test_soft_stop_has_a_limit(run):
     p.hub.ended(0)
     took = time.monotonic() - began
     say("hard_stop_after = 5 s: ended after %.1f s" % took)
-    check(4 <= took <= 10, took)
+    check(4 <= took <= 20, took)
 
 
 def test_agents_soft_stop(run):
@@ -84,7 +84,8 @@ def test_agents_soft_stop(run):
     agents = {}
     for i, server in zip((1, 2), servers):
         name = "edge-%d" % i
-        agents[name] = scene.Agent(run, hub.authority, [hub.address], [scene.service("web", server.target)], name=name).start()
+        agents[name] = scene.Agent(run, hub.authority, [hub.address], [scene.service("web", server.target)], name=name,
+                                   settings={"hard_stop_after": "60s"}).start()
     hub.wait_links(4)
     held = tcp.open_socket(hub.listen["web"])
     lines = held.makefile("rb")
