@@ -55,7 +55,7 @@ def test_newcomer_takes_over(run):
             incumbent.abandon()
             for pid in proc.members(incumbent.master()):
                 os.kill(pid, signal.SIGKILL)
-        harness.wait_until(lambda: named(hub, "newcomer"), "the newcomer to take over", 20)
+        harness.wait_until(lambda: named(hub, "newcomer"), "the newcomer to take over", 60)
         say("%s: newcomer serves after %.1f s" % (how, time.monotonic() - began))
         hub.wait_links(2)
 
