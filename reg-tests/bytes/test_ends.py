@@ -141,7 +141,7 @@ def test_log_line_as_text(run):
     p.hub.start().wait_links(2)
     tcp.ask(p.listen["echo"])
     record = p.hub.wait_log("session")[-1]
-    line = harness.wait_until(lambda: [w for w in open(path) if " session " in w], "the line as text")[-1]
+    line = harness.wait_until(lambda: [w for w in open(path) if " session " in w and w.endswith("\n")], "the line as text")[-1]
     say(line.strip())
     words = line.split()
     equal(words[1:3], ["info", "session"])
@@ -151,7 +151,7 @@ def test_log_line_as_text(run):
 
 
 def test_idle_timeout(run):
-    p = scene.pair(run, {"echo": tcp.Server(run, tcp.echo).target}, timeouts={"idle": "500ms"}, agent_timeouts={"idle": "500ms"})
+    p = scene.pair(run, {"echo": tcp.Server(run, tcp.echo).target}, timeouts={"idle": "2s"}, agent_timeouts={"idle": "2s"})
     s = tcp.open_socket(p.listen["echo"])
     s.sendall(b"x")
     equal(tcp.recv_exactly(s, 1), b"x")
@@ -170,7 +170,7 @@ def test_half_closed_timeout(run):
     s = tcp.open_socket(p.listen["x"])
     s.sendall(b"x")
     s.shutdown(socket.SHUT_WR)
-    tcp.expect_closed(s, "half-closed session", 15)
+    tcp.expect_closed(s, "half-closed session", 18)  # the target would end it
     p.hub.wait_log("session", reason="half_closed")
     p.hub.nothing_left()
     p.agent.nothing_left()

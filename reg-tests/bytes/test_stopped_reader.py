@@ -64,7 +64,7 @@ def test_clients_that_do_not_read(run):
 
 def test_targets_that_do_not_read(run):
     def stopped(p):
-        clients = [tcp.open_socket(p.listen["sink"], 1) for _ in range(STOPPED)]
+        clients = [tcp.open_socket(p.listen["sink"]) for _ in range(STOPPED)]
         for s in clients:
             s.settimeout(0.3)
             try:

@@ -117,7 +117,7 @@ def test_client_leaves_the_queue(run):
     s = tcp.open_socket(hub.listen["x"])
     hub.wait_metric("mctunnel_queue_sessions", 1)
     tcp.reset(s)
-    hub.wait_metric("mctunnel_queue_sessions", 0, 10)
+    hub.wait_metric("mctunnel_queue_sessions", 0, 20)
     hub.nothing_left()
 
 

@@ -113,13 +113,14 @@ def test_serves(run):
     code, said = h.execute("/usr/bin/mctunnelctl", "reload")
     equal(code, 0, said)
     tcp.ask((HOME, 6444))
-    check(tcp.refused((HOME, 6443)), "the old port still listens")
+    harness.wait_until(lambda: tcp.refused((HOME, 6443)), "the old port to be closed")
     chatter.go_on()
     chatter.stop()
     # a crash: the container goes on, the probes notice nothing
-    worker, = proc.children(h.first())
+    worker, = [pid for pid in proc.children(h.first()) if proc.name(pid) == "mctunnel-worker"]
     os.kill(worker, signal.SIGKILL)
-    check(h.probe("liveness"), "the liveness probe after a crash")
+    threshold = h.container["livenessProbe"]["failureThreshold"]
+    check(any(h.probe("liveness") for _ in range(threshold)), "the liveness probe after a crash")
     harness.wait_until(lambda: h.probe("readiness"), "readiness after a crash")
     tcp.ask((HOME, 6444), timeout=harness.PATIENCE)
     for p in (a, h):

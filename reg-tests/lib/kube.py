@@ -218,8 +218,9 @@ class Pod:
 
     def delete(self):
         """What Kubernetes does first: the image's STOPSIGNAL to process 1."""
-        os.kill(self.first(), getattr(signal, self.image.get("STOPSIGNAL", "SIGTERM")))
+        first = self.first()
         self.deleted = time.monotonic()
+        os.kill(first, getattr(signal, self.image.get("STOPSIGNAL", "SIGTERM")))
 
     def wait_end(self):
         """Seconds from delete() to its end, which must be a good one within the time of grace."""
