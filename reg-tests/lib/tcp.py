@@ -218,9 +218,8 @@ class Server:
             result = self.handler(s)
             if result is not None:
                 self.results.put(result)
-        except OSError as e:
-            self.results.put(e)
-        except harness.Failed as e:
+        except (OSError, harness.Failed) as e:
+            e.__traceback__ = e.__context__ = None  # else they hold the frames, and all that those have read, as long as nobody takes the result
             self.results.put(e)
         finally:
             with self.lock:
