@@ -1,5 +1,6 @@
 """What a benchmark stands on: processes that end with it, their CPU and memory, the load and its targets."""
 import contextlib
+import itertools
 import os
 import re
 import select
@@ -59,16 +60,18 @@ def say(*words):
     print(*words, file=sys.stderr, flush=True)
 
 
-_ports = set()
+_ports = itertools.cycle(range(20001, 30000))
+for _ in range(os.getpid() * 50 % 9999):  # another place for each process
+    next(_ports)
 
 
 def free_port():
+    """One that no connection gets before somebody listens there: the kernel gives them those from 32768 on."""
     while True:
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            port = s.getsockname()[1]
-        if port not in _ports:
-            _ports.add(port)
+        port = next(_ports)
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            s.bind(("127.0.0.1", port))
             record.ports.add(port)
             return port
 

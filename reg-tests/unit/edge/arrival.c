@@ -353,7 +353,7 @@ static void a_hello_of_60_kib(void **state)
 
 static void too_late_for(bool proxy, bool hello, const char *said, const char *text)
 {
-	struct arrival_options o = { .proxy = proxy, .hello = hello, .timeout_ms = 30 };
+	struct arrival_options o = { .proxy = proxy, .hello = hello, .timeout_ms = 300 };
 	int fd[2];
 
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fd), 0);
@@ -543,7 +543,7 @@ static void what_is_not_tls(void **state)
 
 static void a_handshake_that_stands_still(void **state)
 {
-	SSL *ssl = begin_tls_by(&(struct arrival_options){ .tls = site, .timeout_ms = 200 });
+	SSL *ssl = begin_tls_by(&(struct arrival_options){ .tls = site, .timeout_ms = 1000 });
 
 	SSL_do_handshake(ssl); /* the hello, and never a word again */
 	wait_over();
