@@ -326,7 +326,8 @@ def test_pieces(run):
     server = tcp.Server(run, tcp.echo)
     shims = [Shim(run, name) for name in ("hub", "edge-1")]
     p = scene.Pair()
-    p.hub = scene.Hub(run, {"echo": "site-a/echo"}, environment=shims[0].environment).start().wait_ready()
+    p.hub = scene.Hub(run, {"echo": "site-a/echo"}, environment=shims[0].environment,
+                      hub={"heartbeat": {"interval": "1s", "timeout": "10s"}}).start().wait_ready()
     p.agent = scene.Agent(run, p.hub.authority, [p.hub.address], [scene.service("echo", server.target)], environment=shims[1].environment).start()
     p.hub.wait_links(2)
     for s in shims:
