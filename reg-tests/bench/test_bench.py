@@ -2,6 +2,7 @@
 """scripts/bench still works: one tiny measurement of each kind beside a direct connection (figures are not judged), and what is published
 row by row comes together, the same from the same figures."""
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,7 @@ import tables
 
 WORDS = ("down 1: GB/s", "| mctunnel | ", "echo p50", "100 Mbit/s: p99 ms", "mctunnel, one link", "download beside it / before", "hub B/session", "hub KiB/link",
          "hub CPU µs/heartbeat", "resumed handshake: hub CPU ms", "20 ms: MB/s", "reloads", "wait p99 ms")
+WEB_WORDS = ("### HTTP, keep-alive", "### HTTP, a connection for each request", "| mctunnel, mode http | ", "| mctunnel, one thread | ")
 
 
 def check(condition, *what):
@@ -25,7 +27,10 @@ def smoke():
         subprocess.run(["make", "-s", "-C", TOP, "all"], check=True)
     got = subprocess.run([os.path.join(TOP, "scripts", "bench"), "--smoke"], capture_output=True, text=True, timeout=250)
     print(got.stdout, got.stderr)
-    for words in WORDS:
+    web = all(shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin") for name in ("wrk", "nginx"))
+    if not web:
+        print("without wrk and nginx: HTTP was not measured")
+    for words in WORDS + (WEB_WORDS if web else ()):
         check(words in got.stdout, "not in the tables:", words)
     check(got.returncode == 0, "scripts/bench ended with", got.returncode)
 

@@ -80,20 +80,26 @@ static void no_delay(int fd)
 	setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 }
 
-/* -1: not connected. */
-static int dial(int port)
+/* host: of 127.0.1.0/24, to come from; 0: the system chooses. -1: not connected. */
+static int dial_from(uint8_t host, int port)
 {
-	struct sockaddr_in a = at(port);
+	struct sockaddr_in a = at(port), from = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK + 0x100 + host - 1U) };
 	struct timeval limit = { 20, 0 };
-	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
 
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
-	if (fd < 0 || connect(fd, (struct sockaddr *)&a, sizeof(a)) < 0) {
+	setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof(one));
+	if (fd < 0 || (host && bind(fd, (struct sockaddr *)&from, sizeof(from)) < 0) || connect(fd, (struct sockaddr *)&a, sizeof(a)) < 0) {
 		close(fd);
 		return -1;
 	}
 	no_delay(fd);
 	return fd;
+}
+
+static int dial(int port)
+{
+	return dial_from(0, port);
 }
 
 static int must_dial(int port, char what)
@@ -337,6 +343,7 @@ static void serve(int port)
 struct job {
 	pthread_t thread;
 	int port;
+	uint8_t host; /* to come from */
 	bool down;
 	uint64_t bytes, done, failed;
 	double until;
@@ -468,6 +475,7 @@ static void keystrokes(int port, int count, int interval_us)
 	say_times(took, (size_t)count);
 }
 
+/* Each from an address of its own: one has 28,000 ports, and they would be used up within a second or two. */
 static void *hurry(void *arg)
 {
 	struct job *j = arg;
@@ -475,7 +483,7 @@ static void *hurry(void *arg)
 	while (now() < j->until) {
 		double began = now();
 		char b[2] = { 'E', 'x' };
-		int fd = dial(j->port);
+		int fd = dial_from(j->host, j->port);
 
 		if (fd >= 0 && send(fd, b, 2, MSG_NOSIGNAL) == 2 && recv(fd, b, 1, MSG_WAITALL) == 1) {
 			if (j->took_n < 1000000)
@@ -497,7 +505,7 @@ static void rate(int port, double seconds, int n)
 	size_t k = 0;
 
 	for (int i = 0; i < n; i++) {
-		j[i] = (struct job){ .port = port, .until = began + seconds, .took = calloc(1000000, sizeof(double)) };
+		j[i] = (struct job){ .port = port, .host = (uint8_t)(i % 250 + 1), .until = began + seconds, .took = calloc(1000000, sizeof(double)) };
 		pthread_create(&j[i].thread, NULL, hurry, &j[i]);
 	}
 	for (int i = 0; i < n; i++) {

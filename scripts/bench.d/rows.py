@@ -297,7 +297,7 @@ class Bench:
                 took = float(self.work.ask("bulk", s.port, "down", 8, size))
             m.add(t, s.name, "down 8: CPU s/GB", GB / size)
             t.add(s.name, "down 8: GB/s", size / GB / took)
-            self.web_at(t, s, s.name, s.web, seconds)
+            self.web_at(t, s, s.name, s.web, ["-d%d" % seconds])
         self.each(t, measure, [Mctunnel, MctunnelOneThread])
 
     def reload(self, seconds=7):
