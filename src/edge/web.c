@@ -250,9 +250,9 @@ static void record(struct web *w, enum reason why, unsigned status, const char *
 	if (w->origin) {
 		origin_view(w->origin, &v);
 		record_trip(&rec, &v);
+		if (r && r->reused)
+			rec.queue_ms = rec.connect_ms = 0;
 	}
-	if (w->origin && r && r->reused)
-		rec.queue_ms = rec.connect_ms = 0;
 	rec.client = addr_text(&w->src, client, sizeof(client));
 	rec.total_ms = (int64_t)(clock_ms() - (r ? r->began_ms : w->since_ms));
 	rec.sessions = w->sessions ? atomic_load_explicit(w->sessions, memory_order_relaxed) : 0;
