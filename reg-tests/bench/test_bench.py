@@ -2,7 +2,6 @@
 """scripts/bench still works: one tiny measurement of each kind beside a direct connection (figures are not judged), and what is published
 row by row comes together, the same from the same figures."""
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -11,6 +10,7 @@ TOP = os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, os.par
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(TOP, "scripts", "bench.d"))
 import tables
+from stage import which
 
 WORDS = ("down 1: GB/s", "| mctunnel | ", "echo p50", "100 Mbit/s: p99 ms", "mctunnel, one link", "download beside it / before", "hub B/session", "hub KiB/link",
          "hub CPU µs/heartbeat", "resumed handshake: hub CPU ms", "20 ms: MB/s", "reloads", "wait p99 ms")
@@ -27,7 +27,7 @@ def smoke():
         subprocess.run(["make", "-s", "-C", TOP, "all"], check=True)
     got = subprocess.run([os.path.join(TOP, "scripts", "bench"), "--smoke"], capture_output=True, text=True, timeout=250)
     print(got.stdout, got.stderr)
-    web = all(shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin") for name in ("wrk", "nginx"))
+    web = which("wrk") and which("nginx")
     if not web:
         print("without wrk and nginx: HTTP was not measured")
     for words in WORDS + (WEB_WORDS if web else ()):
