@@ -426,8 +426,9 @@ static void gather(const struct client *cl, struct facts *f)
 /* DONE: there is a way now, else why not. */
 static enum reason obey_rules(struct client *cl, const struct facts *f, char *route, size_t size, char *text)
 {
+	enum reason why = REASON_NO_ROUTE;
 	struct verdict v;
-	size_t good = 0;
+	bool good = false;
 
 	rules_match(trip_place(cl->trip)->rules, f, &v);
 	if (v.kind == VERDICT_DENY)
@@ -435,8 +436,12 @@ static enum reason obey_rules(struct client *cl, const struct facts *f, char *ro
 	if (v.kind != VERDICT_ROUTE)
 		return v.kind == VERDICT_REJECT ? REASON_REJECTED : REASON_NO_ROUTE;
 	trip_routes_clear(cl->trip);
-	for (size_t i = 0; i < v.route_n; i++)
-		good += trip_route(cl->trip, v.route[i].tunnel, v.route[i].service);
+	for (size_t i = 0; i < v.route_n; i++) {
+		why = trip_route(cl->trip, v.route[i].tunnel, v.route[i].service);
+		if (why == REASON_RESOURCES)
+			return why;
+		good |= why == REASON_DONE;
+	}
 	if (good)
 		snprintf(route, size, "%s/%s", v.route[0].tunnel, v.route[0].service);
 	else if (v.route_n > 0)
@@ -447,6 +452,7 @@ static enum reason obey_rules(struct client *cl, const struct facts *f, char *ro
 static enum reason obey_policy(struct client *cl, const struct facts *f, const char *route, char *text, size_t size)
 {
 	struct policy_answer a;
+	enum reason why;
 
 	policy_ask(trip_place(cl->trip)->l->policy, f, route[0] ? route : NULL, "", &a);
 	if (a.kind != POLICY_ALLOW)
@@ -458,10 +464,11 @@ static enum reason obey_policy(struct client *cl, const struct facts *f, const c
 		return REASON_REJECTED;
 	case POLICY_ROUTE:
 		trip_routes_clear(cl->trip);
-		if (!trip_route(cl->trip, a.tunnel, a.service)) {
+		why = trip_route(cl->trip, a.tunnel, a.service);
+		if (why == REASON_NO_ROUTE)
 			snprintf(text, size, "no such route: %s/%s", a.tunnel, a.service);
-			return REASON_NO_ROUTE;
-		}
+		if (why != REASON_DONE)
+			return why;
 		route = "policy";
 		break;
 	case POLICY_ALLOW:

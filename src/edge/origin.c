@@ -353,24 +353,30 @@ static const struct trip_events trip_events = {
 	.describe = describe, .on_wait = on_wait, .on_leave = on_trip_leave, .on_arrive = on_trip_arrive, .on_session = on_session, .on_failed = on_failed
 };
 
-static bool take_routes(struct origin *o, const struct origin_want *w)
+/* DONE: at least one is there. */
+static enum reason take_routes(struct origin *o, const struct origin_want *w)
 {
 	bool any = false;
 
 	if (!w->routes)
-		return trip_place(o->trip)->l->route_n > 0;
+		return trip_place(o->trip)->l->route_n > 0 ? REASON_DONE : REASON_NO_ROUTE;
 	trip_routes_clear(o->trip);
-	for (size_t i = 0; i < w->routes_n; i++)
-		any |= trip_route(o->trip, w->routes[i].tunnel, w->routes[i].service);
-	return any;
+	for (size_t i = 0; i < w->routes_n; i++) {
+		enum reason why = trip_route(o->trip, w->routes[i].tunnel, w->routes[i].service);
+
+		if (why == REASON_RESOURCES)
+			return why;
+		any |= why == REASON_DONE;
+	}
+	return any ? REASON_DONE : REASON_NO_ROUTE;
 }
 
-struct origin *origin_new(const struct origin_want *w, const struct origin_events *ev, void *user, bool *no_route)
+struct origin *origin_new(const struct origin_want *w, const struct origin_events *ev, void *user, enum reason *why)
 {
 	struct origin *o = mem_get(MEM_OTHER, sizeof(*o));
 	struct trip_options t = { .gen = w->gen, .place = w->place, .since_ms = w->since_ms, .session_events = &session_events, .patient = true };
 
-	*no_route = false;
+	*why = REASON_RESOURCES;
 	if (!o)
 		return NULL;
 	list_init(&o->node);
@@ -383,11 +389,12 @@ struct origin *origin_new(const struct origin_want *w, const struct origin_event
 	o->sni = w->sni;
 	t.client = &o->client;
 	o->trip = trip_new(&t, &trip_events, o, o);
-	*no_route = o->trip && !take_routes(o, w);
-	if (o->trip && !*no_route)
+	if (o->trip)
+		*why = take_routes(o, w);
+	if (*why == REASON_DONE)
 		return o;
 	if (o->trip)
-		trip_free(o->trip, REASON_NO_ROUTE, 0, 0);
+		trip_free(o->trip, *why, 0, 0);
 	mem_put(MEM_OTHER, o);
 	return NULL;
 }

@@ -113,28 +113,35 @@ static bool allows(const struct conf_tunnel *t, const char *service)
 	return false;
 }
 
-bool trip_route(struct trip *t, const char *tunnel, const char *service)
+/* What own ways point to, where their array now lies. */
+static void settle_own(struct trip *t)
 {
-	struct site *site = generation_site(t->gen, tunnel);
-	struct own_way *w;
-	struct strbuf b;
-
-	BUG_ON(!t->own_only);
-	if (!site || !allows(site->t, service) || t->own_n == TRIP_ROUTES)
-		return false;
-	w = realloc(t->own, (t->own_n + 1) * sizeof(*w));
-	if (!w)
-		return false;
-	t->own = w;
-	w += t->own_n++;
-	w->way.site = site;
-	strbuf_init(&b, w->text, sizeof(w->text));
-	strbuf_add(&b, "%s/%s", tunnel, service);
-	for (unsigned i = 0; i < t->own_n; i++) { /* they may have moved */
+	for (unsigned i = 0; i < t->own_n; i++) {
 		t->own[i].way.text = t->own[i].text;
 		t->own[i].way.service = strchr(t->own[i].text, '/') + 1;
 	}
-	return !b.cut;
+}
+
+enum reason trip_route(struct trip *t, const char *tunnel, const char *service)
+{
+	struct site *site = generation_site(t->gen, tunnel);
+	struct own_way *ways;
+	char text[sizeof(ways->text)];
+	struct strbuf b;
+
+	BUG_ON(!t->own_only);
+	strbuf_init(&b, text, sizeof(text));
+	strbuf_add(&b, "%s/%s", tunnel, service);
+	if (!site || !allows(site->t, service) || t->own_n == TRIP_ROUTES || b.cut)
+		return REASON_NO_ROUTE;
+	ways = realloc(t->own, (t->own_n + 1) * sizeof(*ways));
+	if (!ways)
+		return REASON_RESOURCES;
+	t->own = ways;
+	ways[t->own_n].way.site = site;
+	memcpy(ways[t->own_n++].text, text, sizeof(text));
+	settle_own(t); /* they may have moved */
+	return REASON_DONE;
 }
 
 /* Counts. */
@@ -662,22 +669,28 @@ void trip_fini(void)
 }
 
 /* The owner's routes, as far as the new configuration has such tunnels. */
-static void keep_routes(struct trip *t, struct own_way *olds, unsigned n)
+static void keep_routes(struct trip *t)
 {
-	for (unsigned i = 0; i < n; i++) {
-		char tunnel[2 * NAME_SIZE];
+	unsigned n = 0;
 
-		str_copy(tunnel, sizeof(tunnel), olds[i].text);
+	for (unsigned i = 0; i < t->own_n; i++) {
+		struct own_way *w = &t->own[i];
+		char tunnel[sizeof(w->text)];
+
+		str_copy(tunnel, sizeof(tunnel), w->text);
 		*strchr(tunnel, '/') = '\0';
-		(void)trip_route(t, tunnel, strchr(olds[i].text, '/') + 1);
+		w->way.site = generation_site(t->gen, tunnel);
+		if (w->way.site && allows(w->way.site->t, w->way.service))
+			t->own[n++] = *w;
 	}
+	t->own_n = n;
+	settle_own(t);
 }
 
 /* It has no session yet: what is new is for it as well. */
 static void renew(struct trip *t, struct generation *g)
 {
 	struct place *p = generation_place(g, t->place->l->name);
-	struct own_way *olds = t->own;
 	struct generation *old = t->gen;
 
 	/* a listener that was gone in between has a score of its own */
@@ -686,16 +699,10 @@ static void renew(struct trip *t, struct generation *g)
 	t->gen = generation_get(g);
 	t->place = p;
 	t->way = 0;
-	if (t->ev->on_reload) {
+	if (t->ev->on_reload)
 		t->ev->on_reload(t->owner); /* may free it */
-	} else if (t->own_only) {
-		unsigned n = t->own_n;
-
-		t->own = NULL;
-		t->own_n = 0;
-		keep_routes(t, olds, n);
-		free(olds);
-	}
+	else if (t->own_only)
+		keep_routes(t);
 	generation_put(old);
 }
 

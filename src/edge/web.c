@@ -561,7 +561,7 @@ static void seek(struct web *w)
 	struct request *r = w->r;
 	struct origin_want want = { .gen = w->gen, .place = w->place, .client = &w->src, .local = &w->dst, .sni = w->sni, .routes = r->routes, .routes_n = r->routes_n,
 				    .since_ms = r->began_ms, .safe = r->safe && !r->retried && !r->connect && !r->x.upgrade, .kept = &w->kept };
-	bool no_route = false;
+	enum reason why;
 
 	if (!r->connect && !r->retried && !r->x.upgrade)
 		w->origin = origin_take(&want, &origin_events, w);
@@ -570,13 +570,13 @@ static void seek(struct web *w)
 		(void)begin_exchange(w);
 		return;
 	}
-	w->origin = w->setting_out = origin_new(&want, &origin_events, w, &no_route);
+	w->origin = w->setting_out = origin_new(&want, &origin_events, w, &why);
 	if (w->origin)
 		set_state(w, AWAY);
-	else if (no_route)
+	else if (why == REASON_NO_ROUTE)
 		fail_nowhere(w);
 	else
-		fail(w, REASON_RESOURCES, NULL);
+		fail(w, why, NULL);
 }
 
 static const char *add_text(char **at, const char *text)

@@ -50,8 +50,8 @@ struct origin_want {
 
 /* One that waits, and serves at once; it is the user's now. NULL: none. */
 struct origin *origin_take(const struct origin_want *w, const struct origin_events *ev, void *user);
-/* A new one; origin_start follows. NULL: no memory. no_route: none of the routes is one: NULL as well. */
-struct origin *origin_new(const struct origin_want *w, const struct origin_events *ev, void *user, bool *no_route);
+/* A new one; origin_start follows. NULL: why says REASON_NO_ROUTE (none of the routes is one) or REASON_RESOURCES (no memory). */
+struct origin *origin_new(const struct origin_want *w, const struct origin_events *ev, void *user, enum reason *why);
 void origin_start(struct origin *o); /* any event may come from within this call; the user may be on another thread when it returns */
 
 /* The exchange is complete both ways. keep: into the pool, where *kept shows it until it is gone; personal: only for this user. close: ends it in good order. */

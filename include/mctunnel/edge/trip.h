@@ -52,8 +52,9 @@ struct trip_options {
 struct trip *trip_new(const struct trip_options *o, const struct trip_events *ev, void *owner, void *session_owner) __attribute__((warn_unused_result));
 /* The listener's own routes count no more: those of trip_route do. */
 void trip_routes_clear(struct trip *t);
-/* Another route, tried after those before. false: there is no such tunnel, it does not allow the service, there are TRIP_ROUTES already, or no memory. */
-bool trip_route(struct trip *t, const char *tunnel, const char *service);
+/* Another route, tried after those before: REASON_DONE. REASON_NO_ROUTE: there is no such tunnel, it does not allow the service, or there are TRIP_ROUTES already.
+ * REASON_RESOURCES: no memory. */
+enum reason trip_route(struct trip *t, const char *tunnel, const char *service);
 /* Sets out. Any event may come from within this call. */
 void trip_start(struct trip *t);
 /* From within the session's on_end(refused = true), with its reason: true: the session lives on (session_keep was called), and is opened anew on another agent now or a little

@@ -1,5 +1,17 @@
 /* Trips, with a registry, links and sessions that do as the test says: routes in order, the queue and its time, agents that refuse, limits, counts, reloads, the end. */
+#include <stdbool.h>
+#include <stdlib.h>
+
+static bool no_heap;
+
+static void *try_realloc(void *old, size_t size)
+{
+	return no_heap ? NULL : realloc(old, size);
+}
+
+#define realloc try_realloc
 #include "edge/trip.c"
+#undef realloc
 
 #include "kept_agents.h"
 #include "kept_conf.h"
@@ -392,15 +404,49 @@ static void has_routes_of_its_own(void **state)
 	struct trip *t = make(false);
 
 	trip_routes_clear(t);
-	assert_false(trip_route(t, "site-c", "ssh"));
-	assert_false(trip_route(t, "site-a", "web-1")); /* the tunnel does not allow it */
+	assert_int_equal(trip_route(t, "site-c", "ssh"), REASON_NO_ROUTE);
+	assert_int_equal(trip_route(t, "site-a", "web-1"), REASON_NO_ROUTE); /* the tunnel does not allow it */
 	for (int i = 0; i < TRIP_ROUTES; i++)
-		assert_true(trip_route(t, "site-b", "web-7"));
-	assert_false(trip_route(t, "site-b", "web-7"));
+		assert_int_equal(trip_route(t, "site-b", "web-7"), REASON_DONE);
+	assert_int_equal(trip_route(t, "site-b", "web-7"), REASON_NO_ROUTE);
 	w.there[0] = w.there[3] = true;
 	trip_start(t);
 	assert_string_equal(w.service, "web-7");
 	expect_at(t, 3);
+	trip_free(t, REASON_DONE, 0, 0);
+}
+
+static void no_memory_is_no_wrong_route(void **state)
+{
+	struct trip *t = make(false);
+
+	trip_routes_clear(t);
+	no_heap = true;
+	assert_int_equal(trip_route(t, "site-b", "web-7"), REASON_RESOURCES);
+	no_heap = false;
+	assert_int_equal(trip_route(t, "site-b", "web-7"), REASON_DONE);
+	no_heap = true;
+	assert_int_equal(trip_route(t, "site-b", "web-8"), REASON_RESOURCES);
+	no_heap = false;
+	w.there[3] = true;
+	trip_start(t);
+	assert_string_equal(w.service, "web-7");
+	trip_free(t, REASON_DONE, 0, 0);
+}
+
+/* Cut, it would be another one. */
+static void a_route_too_long_leads_nowhere(void **state)
+{
+	struct trip *t = make(false);
+	char service[200] = "web-";
+
+	memset(service + 4, '7', sizeof(service) - 5);
+	trip_routes_clear(t);
+	assert_int_equal(trip_route(t, "site-b", service), REASON_NO_ROUTE);
+	assert_int_equal(trip_route(t, "site-b", "web-7"), REASON_DONE);
+	w.there[3] = true;
+	trip_start(t);
+	assert_string_equal(w.service, "web-7");
 	trip_free(t, REASON_DONE, 0, 0);
 }
 
@@ -455,6 +501,40 @@ static void who_waits_follows_a_reload(void **state)
 	trip_free(t, REASON_DONE, 0, 0);
 }
 
+static void own_routes_stay_as_far_as_they_exist(void **state)
+{
+	static struct conf_tunnel tunnels[2];
+	static struct conf_listener listener;
+	static struct conf next;
+	struct generation *old = w.gen;
+	struct trip *t = make(false);
+
+	trip_routes_clear(t);
+	assert_int_equal(trip_route(t, "site-a", "ssh"), REASON_DONE);
+	assert_int_equal(trip_route(t, "site-b", "web-7"), REASON_DONE);
+	trip_start(t);
+	tunnels[0] = w.tunnels[0];
+	tunnels[0].name = (char *)"site-c";
+	tunnels[1] = w.tunnels[1];
+	listener = w.listener;
+	listener.route_n = 0;
+	next = w.conf;
+	next.tunnels = tunnels;
+	next.listeners = &listener;
+	no_heap = true; /* it needs none for that */
+	w.gen = generation_new(&next, NULL, old);
+	trip_reload(w.gen);
+	no_heap = false;
+	assert_true(trip_waiting(t));
+	assert_int_equal(atomic_load(&old->refs), 1);
+	w.there[0] = w.there[3] = true;
+	w.on_change();
+	expect_at(t, 3);
+	assert_string_equal(w.service, "web-7");
+	generation_put(old);
+	trip_free(t, REASON_DONE, 0, 0);
+}
+
 static void the_end(void **state)
 {
 	struct trip *a = start(), *b;
@@ -477,6 +557,7 @@ int main(void)
 		T(takes_the_first_route_that_can), T(waits_for_an_agent), T(waits_no_longer_than_the_queue), T(looks_again_at_full_links), T(says_what_it_lacks),
 		T(keeps_the_limit_of_a_tunnel), T(goes_on_to_those_who_have_not_refused), T(asks_an_agent_again_that_said_nothing), T(does_not_ask_for_ever),
 		T(gives_up_when_no_link_comes_back), T(is_patient), T(has_routes_of_its_own), T(no_route_leads_nowhere), T(no_memory_for_a_session),
+		T(no_memory_is_no_wrong_route), T(a_route_too_long_leads_nowhere), T(own_routes_stay_as_far_as_they_exist),
 		T(who_waits_follows_a_reload), T(the_end),
 	};
 
