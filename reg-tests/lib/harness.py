@@ -169,8 +169,9 @@ def _one(name, function, threads, base, verbose):
         say("skipped:", e)
     except (SystemExit, KeyboardInterrupt):
         raise
-    except BaseException:
+    except BaseException as e:
         traceback.print_exc(file=sys.stdout)
+        print("failed: %s: %s: %s" % (name, type(e).__name__, " ".join(str(e).split())))  # scripts/run-tests says it once more
     if verdict == "failed" or verbose:
         _show_logs(run)
     print("   %s after %.1f s" % (verdict, time.monotonic() - began), flush=True)

@@ -121,6 +121,37 @@ def test_a_lost_byte_is_noticed(run):
     check(sent != received, "not noticed")
 
 
+FAILING = """
+import sys
+sys.path.insert(0, %r)
+import harness
+import tcp
+
+class Wrong(Exception):
+    pass
+
+def test_good(run):
+    pass
+
+def test_bad(run):
+    raise Wrong("seven", "of nine")
+
+harness.main(globals(), threads=(1,))
+"""
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, os.pardir)
+
+
+def test_what_failed_is_said_with_its_reason_in_one_line(run):
+    file, out = run.path("test_failing.py"), run.path("out")
+    with open(file, "w") as f:
+        f.write(FAILING % os.path.join(ROOT, "reg-tests", "lib"))
+    os.mkdir(out)
+    p = subprocess.run(["scripts/run-tests", "--one", file], cwd=ROOT, env=dict(os.environ, OUT=out), stdout=subprocess.PIPE, text=True, check=True)
+    check("Traceback" in p.stdout, p.stdout)
+    with open(os.path.join(out, "failures")) as f:
+        equal(f.read().splitlines(), ["FAILED: " + file, "FAILED: %s: failed: test_bad: Wrong: ('seven', 'of nine')" % file])
+
+
 def test_certificates(run):
     began = time.monotonic()
     authority = pki.Pki(run.path("pki"))
