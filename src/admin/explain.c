@@ -309,6 +309,10 @@ static void tell(struct answer *a, const struct generation *g, const struct plac
 {
 	static const char *const actions[] = { [VERDICT_ROUTE] = "route", [VERDICT_DENY] = "deny", [VERDICT_REJECT] = "reject", [VERDICT_REDIRECT] = "redirect", [VERDICT_NONE] = "none" };
 
+	if (v->kind == VERDICT_RESOURCES) {
+		answer_say(a, true, "There is no memory to find out.");
+		return;
+	}
 	tell_rule(a, p, v);
 	answer_pair(a, "action", actions[v->kind]);
 	if (v->kind == VERDICT_NONE)

@@ -39,11 +39,11 @@ struct pattern {
 struct bench { /* what a thread matches with */
 	pcre2_match_data *data;
 	pcre2_match_context *context;
-	pcre2_jit_stack *stack; /* NULL: without the JIT, or it has the thread's stack only */
+	pcre2_jit_stack *stack; /* NULL: without the JIT */
 };
 
 static _Thread_local struct bench *own;
-static _Thread_local uint64_t own_overruns;
+static _Thread_local uint64_t own_overruns, own_shortages;
 static pthread_key_t at_exit;
 static pthread_once_t key_made = PTHREAD_ONCE_INIT;
 
@@ -66,17 +66,19 @@ static void make_key(void)
 		die("no key for data of threads");
 }
 
-/* NULL: no memory. */
+/* NULL: no memory. The JIT could go on with less of a stack, but would give up sooner, as long as the thread lives. */
 static struct bench *bench_new(void)
 {
 	struct bench *b = calloc(1, sizeof(*b));
+	uint32_t jit = 0;
 
 	if (!b)
 		return NULL;
+	(void)pcre2_config(PCRE2_CONFIG_JIT, &jit);
 	b->data = pcre2_match_data_create(GROUPS_MAX + 1, NULL);
 	b->context = pcre2_match_context_create(NULL);
-	b->stack = pcre2_jit_stack_create(STACK_MIN, STACK_MAX, NULL);
-	if (!b->data || !b->context) {
+	b->stack = jit ? pcre2_jit_stack_create(STACK_MIN, STACK_MAX, NULL) : NULL;
+	if (!b->data || !b->context || (jit && !b->stack)) {
 		bench_free(b);
 		return NULL;
 	}
@@ -168,10 +170,15 @@ static void take(const struct pattern *p, const char *text, const struct bench *
 static bool match_regex(const struct pattern *p, const char *text, size_t len, struct captures *c)
 {
 	struct bench *b = bench_of_thread();
-	bool good = b && len <= PATTERN_TEXT_MAX;
-	int rc = good ? pcre2_match(p->code, (PCRE2_SPTR)text, len, 0, 0, b->data, b->context) : PCRE2_ERROR_MATCHLIMIT;
+	int rc = PCRE2_ERROR_MATCHLIMIT;
 
-	if (rc < 0 && rc != PCRE2_ERROR_NOMATCH) {
+	if (!b)
+		rc = PCRE2_ERROR_NOMEMORY;
+	else if (len <= PATTERN_TEXT_MAX)
+		rc = pcre2_match(p->code, (PCRE2_SPTR)text, len, 0, 0, b->data, b->context);
+	if (rc == PCRE2_ERROR_NOMEMORY) {
+		own_shortages++;
+	} else if (rc < 0 && rc != PCRE2_ERROR_NOMATCH) {
 		own_overruns++;
 		stat_add(STAT_PATTERN_OVERRUNS, 1);
 	}
@@ -196,6 +203,11 @@ bool pattern_match(const struct pattern *p, const char *text, size_t len, struct
 uint64_t pattern_overruns(void)
 {
 	return own_overruns;
+}
+
+uint64_t pattern_shortages(void)
+{
+	return own_shortages;
 }
 
 static int by_number(const void *a, const void *b)

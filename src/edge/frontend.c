@@ -433,6 +433,8 @@ static enum reason obey_rules(struct client *cl, const struct facts *f, char *ro
 	rules_match(trip_place(cl->trip)->rules, f, &v);
 	if (v.kind == VERDICT_DENY)
 		return REASON_DENIED;
+	if (v.kind == VERDICT_RESOURCES)
+		return REASON_RESOURCES;
 	if (v.kind != VERDICT_ROUTE)
 		return v.kind == VERDICT_REJECT ? REASON_REJECTED : REASON_NO_ROUTE;
 	trip_routes_clear(cl->trip);

@@ -149,6 +149,7 @@ static void by_rules(struct webroute *out, const struct webroute_ask *a, const s
 	switch (v->kind) {
 	case VERDICT_ROUTE: go(out, v); break;
 	case VERDICT_DENY: refuse(out, v->status, REASON_DENIED, NULL); break;
+	case VERDICT_RESOURCES: refuse(out, 503, REASON_RESOURCES, NULL); break;
 	case VERDICT_REJECT: *out = (struct webroute){ .kind = WEBROUTE_REJECT, .why = REASON_REJECTED }; break;
 	case VERDICT_REDIRECT:
 		*out = (struct webroute){ .kind = WEBROUTE_REDIRECT, .why = REASON_REDIRECTED, .status = v->status, .location = v->location };

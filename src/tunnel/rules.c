@@ -493,6 +493,7 @@ static bool misdirected(const struct rules *r, const struct facts *f)
 
 void rules_match(const struct rules *r, const struct facts *f, struct verdict *out)
 {
+	uint64_t shortages = pattern_shortages();
 	struct search s;
 
 	s.r = r;
@@ -510,6 +511,10 @@ void rules_match(const struct rules *r, const struct facts *f, struct verdict *o
 		return;
 	}
 	find(&s);
+	if (pattern_shortages() != shortages) { /* the rule that should have decided may be one that was passed over */
+		out->kind = VERDICT_RESOURCES;
+		return;
+	}
 	if (s.best != NO_RULE) {
 		out->index = s.best;
 		out->rule = r->v[s.best].c;

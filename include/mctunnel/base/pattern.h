@@ -36,5 +36,7 @@ struct captures {
 /* Expressions need not cover the whole text, literals and globs do. Named groups are added to c (which may be NULL). Over the match limit: no match, counted. */
 bool pattern_match(const struct pattern *p, const char *text, size_t len, struct captures *c);
 uint64_t pattern_overruns(void); /* matches given up at a limit so far, by the calling thread */
+/* Matches that were not tried, or not to the end, because memory was used up, by the calling thread: whether the text matches is not known, pattern_match() said no. */
+uint64_t pattern_shortages(void);
 
 #endif

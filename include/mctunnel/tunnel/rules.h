@@ -20,7 +20,14 @@ void rules_free(struct rules *r);
 #define RULES_ROUTES 16
 #define RULES_TEXT 8192
 
-enum verdict_kind { VERDICT_ROUTE, VERDICT_DENY, VERDICT_REJECT, VERDICT_REDIRECT, VERDICT_NONE /* no rule applies and the listener has no route */ };
+enum verdict_kind {
+	VERDICT_ROUTE,
+	VERDICT_DENY,
+	VERDICT_REJECT,
+	VERDICT_REDIRECT,
+	VERDICT_NONE,     /* no rule applies and the listener has no route */
+	VERDICT_RESOURCES /* no memory to find out which rule applies; rule NULL */
+};
 
 struct verdict {
 	enum verdict_kind kind;

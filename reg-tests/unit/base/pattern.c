@@ -10,6 +10,8 @@
 
 #include <cmocka.h>
 
+#include "../failing.h"
+
 struct row {
 	const char *pattern;
 	bool fold;
@@ -281,6 +283,44 @@ static void threads_match_at_once(void **state)
 	pattern_free(shared);
 }
 
+/* With the Nth allocation failing in a thread that has not matched yet. */
+static void *match_without_memory(void *n)
+{
+	uint64_t overruns = pattern_overruns(), shortages = pattern_shortages();
+	bool matches, failed;
+
+	failing = *(unsigned *)n;
+	matches = pattern_match(shared, "/a/", 3, NULL);
+	failed = has_failed();
+	assert_true(matches || failed);
+	assert_int_equal(pattern_shortages(), shortages + !matches);
+	assert_int_equal(pattern_overruns(), overruns);
+	assert_true(pattern_match(shared, "/a/", 3, NULL));
+	return failed ? n : NULL;
+}
+
+static void no_memory_is_no_mismatch(void **state)
+{
+	static const char *const texts[] = { "~^/(?<site>[a-z0-9-]+)/", "~(*NO_JIT)^/(?<site>[a-z0-9-]+)/" };
+	char err[256];
+
+	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+		unsigned n = 0;
+		void *failed = &n;
+
+		shared = pattern_new(texts[i], false, err, sizeof(err));
+		while (failed) {
+			pthread_t t;
+
+			n++;
+			assert_int_equal(pthread_create(&t, NULL, match_without_memory, &n), 0);
+			pthread_join(t, &failed);
+		}
+		assert_true(n > 3 + i);
+		pattern_free(shared);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -295,6 +335,7 @@ int main(void)
 		cmocka_unit_test(longer_texts_are_over_the_limit),
 		cmocka_unit_test(long_texts_are_no_attack),
 		cmocka_unit_test(threads_match_at_once),
+		cmocka_unit_test(no_memory_is_no_mismatch),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -8,6 +8,7 @@
 #include "mctunnel/tunnel/rules.h"
 
 #include <arpa/inet.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -17,6 +18,8 @@
 #include <time.h>
 
 #include <cmocka.h>
+
+#include "../failing.h"
 
 /* A listener made by hand */
 
@@ -426,6 +429,38 @@ static void who_refuses_does_not_let_by(void **state)
 	assert_string_equal(verdict_text(&f), "reject #1");
 }
 
+static void *match_without_memory(void *arg)
+{
+	struct rules *r = arg;
+	struct facts f = { .src = ip("192.0.2.1"), .path = "/guarded/x" };
+	bool failed;
+
+	failing = 1;
+	rules_match(r, &f, &v);
+	failed = has_failed();
+	assert_true(failed);
+	assert_int_equal(v.kind, VERDICT_RESOURCES);
+	assert_null(v.rule);
+	rules_match(r, &f, &v);
+	assert_int_equal(v.index, 0);
+	return NULL;
+}
+
+/* In a thread that has not matched yet: it would go where nobody guards it, or be denied by the rule for all others. */
+static void no_memory_is_no_other_rule(void **state)
+{
+	struct rules *r;
+	pthread_t t;
+
+	add(&rule()->path, "~^/guarded/");
+	add(&l.rules[0].route, "s/guard");
+	add_default("s", "web");
+	r = rules_new(&l);
+	assert_int_equal(pthread_create(&t, NULL, match_without_memory, r), 0);
+	pthread_join(t, NULL);
+	rules_free(r);
+}
+
 static void long_lists_are_sets(void **state)
 {
 	fill_lists(300);
@@ -723,6 +758,7 @@ int main(int argc, char **argv)
 		TEST(what_does_not_fit_is_refused),
 		TEST(the_needs_are_known),
 		TEST(who_refuses_does_not_let_by),
+		TEST(no_memory_is_no_other_rule),
 		TEST(long_lists_are_sets),
 		TEST(the_index_agrees_with_a_list),
 		TEST(thousands_of_rules_work),
