@@ -459,6 +459,8 @@ static enum reason obey_policy(struct client *cl, const struct facts *f, const c
 	policy_ask(trip_place(cl->trip)->l->policy, f, route[0] ? route : NULL, "", &a);
 	if (a.kind != POLICY_ALLOW)
 		str_copy(text, size, a.reason);
+	if (a.starved)
+		return REASON_RESOURCES;
 	switch (a.kind) {
 	case POLICY_DENY:
 		return REASON_POLICY;
@@ -671,6 +673,10 @@ static void client_go(struct client *cl)
 	uint64_t wait_ms = 0;
 
 	result = quota_enter(cl->place->score->quota, &l->limits, &cl->peer, &cl->visitor, &wait_ms);
+	if (result == QUOTA_RESOURCES) {
+		client_end(cl, REASON_RESOURCES);
+		return;
+	}
 	if (result != QUOTA_OK) {
 		client_over(cl, result, wait_ms);
 		return;

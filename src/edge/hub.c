@@ -364,8 +364,8 @@ static void update(struct guest *g, const struct agent_hello *h, const struct co
 	send_hub_frame(g, REASON_COUNT, "", 0);
 }
 
-/* What scripts say of an agent that may come in by its certificate. */
-static bool policy_allows(const struct guest *g, const struct agent_hello *h, char *why, size_t size)
+/* What scripts say of an agent that may come in by its certificate. DONE: it may. */
+static enum reason ask_policy(const struct guest *g, const struct agent_hello *h, char *why, size_t size)
 {
 	struct policy_agent a = {.name = h->name, .tunnel = h->tunnel, .cert = tls_peer_subject(carrier_conn(g->carrier))};
 	char host[ADDR_TEXT] = "";
@@ -378,9 +378,9 @@ static bool policy_allows(const struct guest *g, const struct agent_hello *h, ch
 	a.addr = host;
 	a.services = services;
 	a.services_n = h->services_n;
-	bool allowed = policy_agent(&a, why, size);
+	enum reason verdict = policy_agent(&a, why, size);
 	free(services);
-	return allowed;
+	return verdict;
 }
 
 static void greet(struct guest *g, const struct agent_hello *h)
@@ -401,8 +401,9 @@ static void greet(struct guest *g, const struct agent_hello *h)
 		return;
 	}
 	char why[128] = "";
-	if (!policy_allows(g, h, why, sizeof why)) {
-		refuse(g, REASON_POLICY, why, 0);
+	enum reason verdict = ask_policy(g, h, why, sizeof why);
+	if (verdict != REASON_DONE) {
+		refuse(g, verdict, why, 0);
 		return;
 	}
 	g->advert = make_advert(g, h, t, false);

@@ -23,9 +23,9 @@ void policy_ask(const char *name, const struct facts *f, const char *route, cons
 	out->failed = true;
 }
 
-bool policy_agent(const struct policy_agent *a, char *why, size_t size)
+enum reason policy_agent(const struct policy_agent *a, char *why, size_t size)
 {
-	return !ops || !ops->wants_agents || ops->agent(a, why, size);
+	return ops && ops->wants_agents ? ops->agent(a, why, size) : REASON_DONE;
 }
 
 bool policy_wants_ends(void)

@@ -124,23 +124,25 @@ static void sweep(struct shard *s)
 	}
 }
 
-/* NULL: no room, or no memory. */
-static struct visitor *visitor_new(struct shard *s, const uint8_t key[17], uint32_t max)
+/* OK with NULL: no room. */
+static enum quota_result visitor_new(struct shard *s, const uint8_t key[17], uint32_t max, struct visitor **out)
 {
 	struct visitor *v;
 
+	*out = NULL;
 	if (map_count(s->visitors) >= (max + SHARDS - 1) / SHARDS) {
 		if (list_empty(&s->quiet))
-			return NULL;
+			return QUOTA_OK;
 		forget(s, list_first(&s->quiet, struct visitor, node));
 	}
 	v = calloc(1, sizeof(*v));
 	if (!v)
-		return NULL;
+		return QUOTA_RESOURCES;
 	list_init(&v->node);
 	memcpy(v->key, key, sizeof(v->key));
 	map_set(s->visitors, v->key, sizeof(v->key), v);
-	return v;
+	*out = v;
+	return QUOTA_OK;
 }
 
 /* 0: it may, and counts; else the milliseconds until then. A second's worth may come at once. */
@@ -193,7 +195,7 @@ enum quota_result quota_enter(struct quota *q, const struct conf_limits *l, cons
 	sweep(s);
 	v = map_get(s->visitors, key, sizeof(key));
 	if (!v)
-		v = visitor_new(s, key, l->clients);
+		result = visitor_new(s, key, l->clients, &v);
 	if (v) {
 		result = enter(v, l, wait_ms);
 		settle(s, v);

@@ -703,6 +703,8 @@ static bool authenticate(struct web *w)
 					     .detail = f ? "wrong name or password" : "no name and password" });
 	else if (a == WEBAUTH_LATER)
 		refuse(w, &(struct refusal){ .status = 429, .why = REASON_RATE, .detail = "too many passwords to check" });
+	else if (a == WEBAUTH_RESOURCES)
+		fail(w, REASON_RESOURCES, "no memory to check a password");
 	return a == WEBAUTH_OK;
 }
 

@@ -99,6 +99,14 @@ static void remember(const char *key, size_t len)
 	map_set(here.matched, key, len, &yes);
 }
 
+/* crypt(3) gives the same error for what is no hash at all, which nobody's password has, and for want of memory. */
+static enum webauth failed_hash(const char *expected)
+{
+	int kind = crypt_checksalt(expected);
+
+	return kind == CRYPT_SALT_INVALID || kind == CRYPT_SALT_METHOD_DISABLED ? WEBAUTH_WRONG : WEBAUTH_RESOURCES;
+}
+
 static enum webauth check_hash(const char *expected, const char *password)
 {
 	char key[2 * CREDENTIAL_MAX];
@@ -116,7 +124,9 @@ static enum webauth check_hash(const char *expected, const char *password)
 		here.space = xcalloc(1, sizeof(*here.space));
 	hash = crypt_r(password, expected, here.space);
 	here.rest_until_us = now_us() + REST * (now_us() - began);
-	if (!hash || !same(hash, expected))
+	if (!hash || hash[0] == '*')
+		return failed_hash(expected);
+	if (!same(hash, expected))
 		return WEBAUTH_WRONG;
 	if (!b.cut)
 		remember(key, b.len);

@@ -194,7 +194,12 @@ static void by_policy(struct webroute *out, const struct webroute_ask *a, const 
 	out->rate_down = p->rate_down;
 	switch (p->kind) {
 	case POLICY_ALLOW: break;
-	case POLICY_DENY: refuse(out, p->status ? p->status : 403, REASON_POLICY, p->reason[0] ? p->reason : NULL); break;
+	case POLICY_DENY:
+		if (p->starved)
+			refuse(out, 503, REASON_RESOURCES, NULL);
+		else
+			refuse(out, p->status ? p->status : 403, REASON_POLICY, p->reason[0] ? p->reason : NULL);
+		break;
 	case POLICY_REJECT: *out = (struct webroute){ .kind = WEBROUTE_REJECT, .why = REASON_POLICY }; break;
 	case POLICY_ROUTE: reroute(out, p); break;
 	}

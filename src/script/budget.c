@@ -14,6 +14,7 @@
 static const char no_instructions[] = "it has used up its budget of instructions (global.lua.budget)";
 static const char no_time[] = "it takes too long (global.lua.budget)";
 static const char no_block[] = "it wants more memory at once than a call may have (1 MiB)";
+static const char no_process_memory[] = "there is no memory left in this process";
 const char budget_no_memory[] = "it wants more memory than it may have (global.lua.memory)";
 
 static uint64_t read_clock(clockid_t clock)
@@ -55,6 +56,16 @@ bool budget_take(struct budget *b, int64_t n)
 	return !b->spent;
 }
 
+void budget_starve(struct budget *b)
+{
+	spend(b, no_process_memory);
+}
+
+bool budget_is_starved(const struct budget *b)
+{
+	return b->spent == no_process_memory;
+}
+
 /* Time waiting for a CPU does not count. */
 static bool too_slow(struct budget *b)
 {
@@ -93,6 +104,15 @@ static bool may_grow(struct budget *b, size_t size, size_t more)
 	return false;
 }
 
+/* So does who gets nothing from the process. */
+static void *nothing(struct budget *b, size_t size)
+{
+	if (b->refused == size)
+		budget_starve(b);
+	b->refused = size;
+	return NULL;
+}
+
 void *budget_allocate(void *ud, void *p, size_t osize, size_t nsize)
 {
 	struct budget *b = ud;
@@ -107,8 +127,10 @@ void *budget_allocate(void *ud, void *p, size_t osize, size_t nsize)
 	if (nsize > had && !may_grow(b, nsize, nsize - had))
 		return NULL;
 	q = realloc(p, nsize);
+	if (!q && nsize > had)
+		return nothing(b, nsize);
 	if (!q)
-		return nsize <= had ? p : NULL;
+		q = p; /* larger than it need be */
 	if (nsize > had)
 		b->refused = 0;
 	b->memory += nsize - had;

@@ -245,11 +245,10 @@ static struct key *key_new(struct counter *c, struct part *p, const char *key, s
 	return k;
 }
 
-int64_t counter_add(struct counter *c, const char *key, size_t len, int64_t n)
+bool counter_add(struct counter *c, const char *key, size_t len, int64_t n, int64_t *sum)
 {
 	struct part *p = part_of(c, key, len);
 	uint64_t now = clock_ms();
-	int64_t value = 0;
 	struct key *k;
 
 	pthread_mutex_lock(&p->lock);
@@ -259,14 +258,14 @@ int64_t counter_add(struct counter *c, const char *key, size_t len, int64_t n)
 	if (k) {
 		if (__builtin_add_overflow(k->value, n, &k->value))
 			k->value = n < 0 ? INT64_MIN : INT64_MAX;
-		value = k->value;
+		*sum = k->value;
 		count_windows(c, k, now, n);
 		k->counted_ms = now;
 		list_del(&k->node);
 		list_add(&p->order, &k->node);
 	}
 	pthread_mutex_unlock(&p->lock);
-	return value;
+	return k != NULL;
 }
 
 int64_t counter_value(struct counter *c, const char *key, size_t len)

@@ -304,7 +304,7 @@ static bool ask_policy(const struct script *s, const char *name)
 static bool ask_agent(const struct script *s)
 {
 	char why[128] = "";
-	bool allowed = policy_agent(&run.agent, why, sizeof(why));
+	bool allowed = policy_agent(&run.agent, why, sizeof(why)) == REASON_DONE;
 	bool failed = script_last_fault(s)->text[0];
 
 	if (failed)

@@ -1,6 +1,7 @@
 /* What the edge asks (edge/policy.h): about a client, about an agent, and the word that a session has ended. Each question becomes a call of what was registered
  * for it, under its tally; a function that fails, rests or answers nonsense has refused whoever was asked about. Owns who answers on this thread. */
 #include "mctunnel/base/map.h"
+#include "mctunnel/base/reason.h"
 #include "mctunnel/base/stat.h"
 #include "mctunnel/base/str.h"
 #include "mctunnel/conf/conf.h"
@@ -36,14 +37,15 @@ static bool call_it(struct script *s, struct hook *h, lua_CFunction body, void *
 	s->running = NULL;
 	took = budget_now_ns() - s->budget.began_ns;
 	tally_call(&h->tally, took);
-	if (s->budget.spent)
+	if (s->budget.spent && !budget_is_starved(&s->budget))
 		tally_waste(&h->tally, s->budget.began_ns, took);
 	return good;
 }
 
-/* false: it failed, and that has been told. */
+/* false: it failed, and that has been told; s->no_memory says whether for that. */
 static bool call(struct script *s, struct hook *h, lua_CFunction body, void *arg, const struct question *q)
 {
+	s->no_memory = false;
 	if (tally_rests(&h->tally)) { /* who is asked about meanwhile is denied, and others do not wait */
 		fault_clear(&s->fault);
 		fault_text(&s->fault, "it is not called for a moment: it has used up its budget too often");
@@ -52,6 +54,7 @@ static bool call(struct script *s, struct hook *h, lua_CFunction body, void *arg
 	}
 	if (call_it(s, h, body, arg))
 		return true;
+	s->no_memory = budget_is_starved(&s->budget);
 	on_failure(s, h, q);
 	if (s->budget.starved)
 		script_make_room(s);
@@ -150,6 +153,7 @@ static void ask_client(const char *name, const struct facts *f, const char *rout
 	s->question = NULL;
 	if (!good) {
 		refuse(out, "the policy failed");
+		out->starved = s->no_memory;
 		return;
 	}
 	tally_result(&h->tally, h->name, results[answer.kind]);
@@ -191,34 +195,35 @@ static int ask_about_agent(lua_State *L)
 	return 0;
 }
 
-static bool ask_agent_hook(struct script *s, struct hook *h, const struct policy_agent *a, char *why, size_t size)
+static enum reason ask_agent_hook(struct script *s, struct hook *h, const struct policy_agent *a, char *why, size_t size)
 {
 	struct agent_question q = { .agent = a, .why = "the policy does not allow it" };
 
 	if (!call(s, h, ask_about_agent, &q, NULL)) {
-		str_copy(why, size, "the policy failed");
-		return false;
+		str_copy(why, size, s->no_memory ? reason_text(REASON_RESOURCES) : "the policy failed");
+		return s->no_memory ? REASON_RESOURCES : REASON_POLICY;
 	}
 	tally_result(&h->tally, h->name, q.allowed ? TALLY_ALLOW : TALLY_DENY);
 	if (!q.allowed)
 		str_copy(why, size, q.why);
-	return q.allowed;
+	return q.allowed ? REASON_DONE : REASON_POLICY;
 }
 
 /* All of them must allow it. */
-static bool ask_agent(const struct policy_agent *a, char *why, size_t size)
+static enum reason ask_agent(const struct policy_agent *a, char *why, size_t size)
 {
 	struct script *s = own;
+	enum reason verdict = REASON_DONE;
 
 	if (!script_is_open(s)) {
 		str_copy(why, size, "the policy is not available");
-		return false;
+		return REASON_POLICY;
 	}
-	for (size_t i = 0; i < s->hooks_n; i++) {
-		if (s->hooks[i]->kind == SCRIPT_AGENT && !ask_agent_hook(s, s->hooks[i], a, why, size))
-			return false;
+	for (size_t i = 0; i < s->hooks_n && verdict == REASON_DONE; i++) {
+		if (s->hooks[i]->kind == SCRIPT_AGENT)
+			verdict = ask_agent_hook(s, s->hooks[i], a, why, size);
 	}
-	return true;
+	return verdict;
 }
 
 /* ---- ends of sessions ---- */

@@ -53,8 +53,13 @@ static int counter_incr(lua_State *L)
 	struct counter *c = script_self(L);
 	size_t len;
 	const char *key = check_key(L, 2, &len);
+	int64_t sum;
 
-	lua_pushinteger(L, counter_add(c, key, len, luaL_optinteger(L, 3, 1)));
+	if (!counter_add(c, key, len, luaL_optinteger(L, 3, 1), &sum)) { /* a sum of 0 would let a client by that is over a limit */
+		budget_starve(&script_of(L)->budget);
+		return script_raise_spent(L);
+	}
+	lua_pushinteger(L, sum);
 	return 1;
 }
 

@@ -2,6 +2,8 @@
 #ifndef MCTUNNEL_EDGE_POLICY_H
 #define MCTUNNEL_EDGE_POLICY_H
 
+#include "mctunnel/base/reason.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -17,6 +19,7 @@ struct policy_answer {
 	char tunnel[64], service[64]; /* of ROUTE */
 	uint64_t rate_up, rate_down;  /* limits for this session, bytes a second; 0: none said */
 	bool failed;           /* the script erred: denied (fail closed) */
+	bool starved;          /* it failed because memory is used up: that is why the client is refused */
 };
 
 struct policy_agent {
@@ -34,8 +37,8 @@ struct policy_end { /* of a session */
 struct policy_ops {
 	/* Asks the function of that name about a client or request. route: where the rules lead, "TUNNEL/SERVICE", or NULL. id: of the session or request, for lines in the log. */
 	void (*ask)(const char *name, const struct facts *f, const char *route, const char *id, struct policy_answer *out);
-	/* May the agent be let in? false: why. */
-	bool (*agent)(const struct policy_agent *a, char *why, size_t size);
+	/* May the agent be let in? DONE; POLICY or RESOURCES: why. */
+	enum reason (*agent)(const struct policy_agent *a, char *why, size_t size);
 	void (*end)(const struct policy_end *e);
 	bool wants_agents, wants_ends; /* somebody has registered for them: else they are not called */
 };
@@ -44,7 +47,7 @@ struct policy_ops {
 void policy_use(const struct policy_ops *ops);
 /* Without scripts: a policy asked for by name is denied (failed), agents are let in. */
 void policy_ask(const char *name, const struct facts *f, const char *route, const char *id, struct policy_answer *out);
-bool policy_agent(const struct policy_agent *a, char *why, size_t size);
+enum reason policy_agent(const struct policy_agent *a, char *why, size_t size);
 bool policy_wants_ends(void);
 void policy_end(const struct policy_end *e);
 

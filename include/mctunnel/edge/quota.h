@@ -13,10 +13,10 @@ struct visitor; /* a client address in the table */
 struct quota *quota_new(void);
 void quota_free(struct quota *q); /* nobody has entered any more */
 
-enum quota_result { QUOTA_OK, QUOTA_SESSIONS, QUOTA_RATE };
+enum quota_result { QUOTA_OK, QUOTA_SESSIONS, QUOTA_RATE, QUOTA_RESOURCES };
 
 /* A new session: OK counts it, and *out is to be given to quota_leave at its end (NULL is possible: the table is full of others that are there). RATE: *wait_ms says when to ask
- * again. Unix sockets have no limit. */
+ * again. RESOURCES: no memory to count it. Unix sockets have no limit. */
 enum quota_result quota_enter(struct quota *q, const struct conf_limits *l, const struct addr *client, struct visitor **out, uint64_t *wait_ms)
     __attribute__((warn_unused_result));
 /* One more request of a session that has entered. */

@@ -12,7 +12,7 @@ struct budget { /* zero it, with limit set */
 	size_t memory, peak, limit; /* bytes, of the state */
 	bool loading;          /* no limit of one piece of memory */
 	const char *spent;     /* NULL, or the sentence that says what was used up: the call is over */
-	bool starved;          /* it was memory */
+	bool starved;          /* it was memory of the state */
 	long granted, left;    /* instructions of this call; left is below 0: none */
 	uint64_t began_ns;     /* of this call, by CLOCK_MONOTONIC */
 
@@ -31,6 +31,10 @@ bool budget_step(struct budget *b, int64_t n);
 
 /* An allocator as Lua wants it (ud: a struct budget): memory costs instructions, too. */
 void *budget_allocate(void *ud, void *p, size_t osize, size_t nsize);
+
+/* Memory of the process is used up: the call is over. */
+void budget_starve(struct budget *b);
+bool budget_is_starved(const struct budget *b); /* so it was */
 
 extern const char budget_no_memory[]; /* the sentence */
 

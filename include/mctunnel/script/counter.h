@@ -18,8 +18,8 @@ struct counter;
 struct counter *counter_get(const char *name, uint32_t size, uint64_t expire_ms);
 void counter_put(struct counter *c);
 
-/* Counts n more and tells the sum. len is at most COUNTER_KEY_MAX. No memory: 0. */
-int64_t counter_add(struct counter *c, const char *key, size_t len, int64_t n);
+/* Counts n more and tells the sum. len is at most COUNTER_KEY_MAX. false: no memory, and nothing was counted. */
+bool counter_add(struct counter *c, const char *key, size_t len, int64_t n, int64_t *sum) __attribute__((warn_unused_result));
 int64_t counter_value(struct counter *c, const char *key, size_t len); /* 0: not there */
 /* What was counted in the last period, about: counts of the period before are taken as evenly spread. Rates of a period are known from the first time on that
  * somebody asks for it. false: too many periods. */

@@ -40,6 +40,7 @@ struct script {
 	struct lua_State *L; /* owned; NULL: it could not be made anew */
 	struct budget budget;
 	struct script_fault fault;
+	bool no_memory; /* why the last call failed: the process has none */
 	int spent_ref;
 
 	const char *file;     /* the script that is being loaded; NULL: all are */

@@ -8,6 +8,8 @@
 #include <stdio.h>
 #include <cmocka.h>
 
+#include "../failing.h"
+
 static struct addr address(const char *text)
 {
 	struct addr a;
@@ -27,6 +29,21 @@ static enum quota_result come(struct quota *q, const struct conf_limits *l, cons
 	uint64_t wait = 0;
 
 	return quota_enter(q, l, &a, v, &wait);
+}
+
+static void who_cannot_be_counted_does_not_come_in(void **state)
+{
+	struct quota *q = quota_new();
+	struct conf_limits l = limits(1, 0, 100);
+	struct visitor *v = NULL;
+
+	failing = 1;
+	assert_int_equal(come(q, &l, "192.0.2.1:1", &v), QUOTA_RESOURCES);
+	assert_true(has_failed());
+	assert_null(v);
+	assert_int_equal(come(q, &l, "192.0.2.1:1", &v), QUOTA_OK);
+	quota_leave(q, v);
+	quota_free(q);
 }
 
 static void sessions_at_once(void **state)
@@ -151,6 +168,7 @@ int main(void)
 		cmocka_unit_test(prefixes_make_one_client),
 		cmocka_unit_test(the_table_stays_bounded),
 		cmocka_unit_test(a_full_table_lets_others_in),
+		cmocka_unit_test(who_cannot_be_counted_does_not_come_in),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

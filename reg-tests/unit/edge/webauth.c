@@ -7,6 +7,7 @@
 #include <cmocka.h>
 
 static int hashes;
+static bool no_memory;
 
 /* As slow as the test says, and simple. */
 static uint64_t slowness_us;
@@ -18,6 +19,10 @@ char *crypt_r(const char *password, const char *expected, struct crypt_data *spa
 	hashes++;
 	while (now_us() < until)
 		;
+	if (no_memory) {
+		snprintf(space->output, sizeof(space->output), "*0");
+		return space->output;
+	}
 	snprintf(space->output, sizeof(space->output), "$t$%s", password);
 	return space->output;
 }
@@ -83,6 +88,19 @@ static void guessing_takes_a_tenth_of_the_time(void **state)
 	assert_int_equal(hashes, 2);
 }
 
+static void no_memory_is_no_wrong_password(void **state)
+{
+	static char *text[] = { "dora:$y$j9T$MGsFL2JIDwQB3Jki3Zsvv/$kw0A9ImiGU2u20SwSMf7SbicNfRUq0yB628DEJI8qc8", "emil:$nonsense$x" };
+	const struct conf_strings some = { text, 2 };
+
+	no_memory = true;
+	here.rest_until_us = slowness_us = 0;
+	assert_int_equal(webauth_check(&some, "Basic ZG9yYTpw", 14), WEBAUTH_RESOURCES); /* dora:p */
+	here.rest_until_us = 0;
+	assert_int_equal(webauth_check(&some, "Basic ZW1pbDpw", 14), WEBAUTH_WRONG); /* emil:p */
+	no_memory = false;
+}
+
 static int tear_down(void **state)
 {
 	webauth_thread_fini();
@@ -96,6 +114,7 @@ int main(void)
 		cmocka_unit_test(long_ones_are_none),
 		cmocka_unit_test(a_hash_is_computed_once),
 		cmocka_unit_test(guessing_takes_a_tenth_of_the_time),
+		cmocka_unit_test(no_memory_is_no_wrong_password),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, tear_down);

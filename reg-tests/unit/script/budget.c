@@ -8,6 +8,8 @@
 
 #include <cmocka.h>
 
+#include "../failing.h"
+
 static struct budget fresh(size_t limit)
 {
 	struct budget b = { .limit = limit };
@@ -69,6 +71,29 @@ static void memory(void **state)
 	assert_int_equal(b.memory, 0);
 }
 
+static void memory_of_the_process(void **state)
+{
+	struct budget b = fresh(100000);
+	char *p = budget_allocate(&b, NULL, 0, 100);
+
+	failing = 1;
+	assert_ptr_equal(budget_allocate(&b, p, 100, 50), p);
+	assert_true(has_failed());
+	assert_int_equal(b.memory, 50); /* as Lua will give it back */
+	failing = 1;
+	assert_null(budget_allocate(&b, p, 50, 200));
+	assert_true(has_failed());
+	assert_null(b.spent); /* it may help to collect */
+	failing = 1;
+	assert_null(budget_allocate(&b, p, 50, 200));
+	assert_true(has_failed());
+	assert_true(budget_is_starved(&b));
+	assert_false(b.starved); /* its own is not used up */
+	assert_false(budget_step(&b, 1));
+	assert_int_equal(b.memory, 50);
+	budget_allocate(&b, p, 50, 0);
+}
+
 static void memory_costs_instructions(void **state)
 {
 	struct budget b = fresh(1 << 30);
@@ -108,7 +133,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(instructions), cmocka_unit_test(time_is_the_end_in_any_case), cmocka_unit_test(memory),
-		cmocka_unit_test(memory_costs_instructions), cmocka_unit_test(large_pieces_are_for_loading),
+		cmocka_unit_test(memory_of_the_process), cmocka_unit_test(memory_costs_instructions), cmocka_unit_test(large_pieces_are_for_loading),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

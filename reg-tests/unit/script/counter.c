@@ -7,6 +7,8 @@
 
 #include <cmocka.h>
 
+#include "../failing.h"
+
 static uint64_t now_ms = 1000000;
 
 static void go_on(uint64_t ms)
@@ -23,9 +25,17 @@ static double rate(struct counter *c, const char *key, uint64_t period)
 	return r;
 }
 
+static int64_t add_bytes(struct counter *c, const char *key, size_t len, int64_t n)
+{
+	int64_t sum;
+
+	assert_true(counter_add(c, key, len, n, &sum));
+	return sum;
+}
+
 static int64_t add(struct counter *c, const char *key, int64_t n)
 {
-	return counter_add(c, key, strlen(key), n);
+	return add_bytes(c, key, strlen(key), n);
 }
 
 static void counts(void **state)
@@ -38,10 +48,22 @@ static void counts(void **state)
 	assert_int_equal(add(c, "", 3), 3);
 	assert_int_equal(counter_value(c, "a", 1), 6);
 	assert_int_equal(counter_value(c, "c", 1), 0);
-	assert_int_equal(counter_add(c, "a\0x", 3, 1), 1);
+	assert_int_equal(add_bytes(c, "a\0x", 3, 1), 1);
 	assert_int_equal(counter_keys(c), 4);
 	assert_int_equal(add(c, "a", INT64_MAX), INT64_MAX);
 	assert_int_equal(add(c, "b", INT64_MIN), INT64_MIN);
+	counter_put(c);
+}
+
+static void no_memory_is_no_sum_of_nothing(void **state)
+{
+	struct counter *c = counter_get("memory", 1000, 0);
+	int64_t sum;
+
+	failing = 1;
+	assert_false(counter_add(c, "a", 1, 1, &sum));
+	assert_true(has_failed());
+	assert_int_equal(add(c, "a", 2), 2);
 	counter_put(c);
 }
 
@@ -201,6 +223,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(counts),
+		cmocka_unit_test(no_memory_is_no_sum_of_nothing),
 		cmocka_unit_test(they_are_known_by_name),
 		cmocka_unit_test(keys_expire),
 		cmocka_unit_test(the_size_is_a_limit),

@@ -27,6 +27,8 @@
 
 #include <cmocka.h>
 
+#include "../failing.h"
+
 static char folder[] = "/tmp/script-XXXXXX";
 
 static const char *path_of(const char *name)
@@ -203,7 +205,7 @@ static void without_scripts_policies_deny(void **state)
 	script_use(NULL);
 	assert_int_equal(ask("p").kind, POLICY_DENY);
 	assert_true(ask("p").failed);
-	assert_true(policy_agent(&g, why, sizeof(why)));
+	assert_int_equal(policy_agent(&g, why, sizeof(why)), REASON_DONE);
 	assert_false(policy_wants_ends());
 }
 
@@ -217,17 +219,17 @@ static void agents(void **state)
 	struct policy_agent g = { "edge-1", "site-a", "10.0.0.1:99", "CN=edge-1", services, 2 };
 	char why[64] = "";
 
-	assert_false(policy_agent(&g, why, sizeof(why)));
+	assert_int_equal(policy_agent(&g, why, sizeof(why)), REASON_POLICY);
 	assert_string_equal(why, "too many");
 	script_free(s);
 	s = load("mctunnel.on_agent(function(a) return 'allow' end)");
-	assert_true(policy_agent(&g, why, sizeof(why)));
+	assert_int_equal(policy_agent(&g, why, sizeof(why)), REASON_DONE);
 	script_free(s);
 	s = load("mctunnel.on_agent(function(a) error('x') end)");
-	assert_false(policy_agent(&g, why, sizeof(why)));
+	assert_int_equal(policy_agent(&g, why, sizeof(why)), REASON_POLICY);
 	script_free(s);
 	s = load("mctunnel.on_agent(function(a) end)");
-	assert_false(policy_agent(&g, why, sizeof(why)));
+	assert_int_equal(policy_agent(&g, why, sizeof(why)), REASON_POLICY);
 	script_free(s);
 }
 
@@ -502,6 +504,38 @@ static void a_function_that_is_always_too_slow_rests(void **state)
 	s->hooks[0]->tally.waste_at_ns -= 10000000000;
 	ask("slow");
 	assert_non_null(strstr(s->fault.text, "budget of instructions"));
+	script_free(s);
+}
+
+/* Neither for who is asked about, whatever a script makes of an error, nor against him. */
+static void no_memory_is_no_answer(void **state)
+{
+	struct script *s = load("local seen = mctunnel.counter('seen', { size = 10000 })\nlocal n = 0\n"
+				"mctunnel.policy('p', function(c)\n"
+				"n = n + 1\n"
+				"if pcall(function() local t = {} for i = 1, 20 do t[i] = { c.src .. ' ' .. n .. ' ' .. i } end seen:incr(t[1][1]) end) then return 'reject' end\n"
+				"return 'allow' end)");
+	struct policy_answer a;
+	bool failed = true;
+	int starved = 0;
+
+	tally_result(&s->hooks[0]->tally, "p", TALLY_ERROR); /* its series is there */
+	for (int all = 0; all < 2; all++, failed = true) {
+		for (unsigned n = 1; failed; n++) {
+			lasting = all;
+			failing = n;
+			a = ask("p");
+			failed = has_failed();
+			starved += a.starved;
+			if (a.kind == POLICY_REJECT)
+				continue;
+			assert_int_equal(a.kind, POLICY_DENY);
+			assert_true(failed && a.starved);
+			assert_string_equal(s->fault.text, "there is no memory left in this process");
+		}
+		assert_true(starved > all * 20);
+	}
+	assert_int_equal(s->hooks[0]->tally.waste_ns, 0);
 	script_free(s);
 }
 
@@ -838,6 +872,7 @@ int main(void)
 		cmocka_unit_test(a_function_that_is_always_too_slow_rests),
 		cmocka_unit_test(coroutines_that_are_left_behind_are_collected),
 		cmocka_unit_test(the_client_cannot_be_kept),
+		cmocka_unit_test(no_memory_is_no_answer),
 		cmocka_unit_test(errors_have_place_and_trace),
 		cmocka_unit_test(modules),
 		cmocka_unit_test(lists_and_maps),
