@@ -162,7 +162,7 @@ def test_reload(run):
     s = hold(p.listen["x"])
 
     def other_pace(services):
-        services[0]["check"] = watching.check(type="tcp", interval="300ms", rise=1, fall=5)
+        services[0]["check"] = watching.check(type="tcp", interval="1s", rise=1, fall=5)  # four seconds to see it
     since = watching.service(p.agent, "x")["since"]
     reload(p.agent, other_pace)
     row = watching.service(p.agent, "x")
