@@ -86,7 +86,7 @@ class Scene:
         self.agent_at, agent_settings = sockets(run, name + "-agent")
         self.admin = self.at["admin"]
         self.hub = scene.Hub(run, {name: "site-a/" + name for name in services}, tunnels=[scene.tunnel(agents=agents)], settings=settings,
-                             timeouts=timeouts, hub={"heartbeat": {"interval": "1s", "timeout": "10s"}}, **hub).start()
+                             timeouts=timeouts, **hub).start()
         self.hub.wait_ready()
         self.agents = {}
         for i, agent in enumerate(agents):

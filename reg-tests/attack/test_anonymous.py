@@ -19,7 +19,7 @@ HANDSHAKES = 48
 
 def scene_of(run):
     server = tcp.Server(run, tcp.echo)
-    p = scene.pair(run, {"echo": server.address}, hub={"handshakes": HANDSHAKES, "heartbeat": {"interval": "1s", "timeout": "10s"}})
+    p = scene.pair(run, {"echo": server.address}, hub={"handshakes": HANDSHAKES})
     p.chat = tcp.Chatter(p.listen["echo"])
     p.server = server
     return p

@@ -38,8 +38,7 @@ class Swarm:
         with open("/proc/%d/cmdline" % target.pid) as f:
             address = f.read().split("\0")[2]
         run.threads = threads
-        self.hub = scene.Hub(run, {"echo": "site-a/echo"}, [scene.tunnel(), *tunnels], program=scene.release_binary(),
-                             hub={"heartbeat": {"interval": "1s", "timeout": "10s"}}, timeouts={"queue": "20s"})
+        self.hub = scene.Hub(run, {"echo": "site-a/echo"}, [scene.tunnel(), *tunnels], program=scene.release_binary(), timeouts={"queue": "20s"})
         at = spread(self.hub.address)
         one = self.hub.config["hub"]["bind"][0]
         self.hub.config["hub"]["bind"] = tuple(dict(one, address=a) for a in at)

@@ -34,8 +34,7 @@ class Pair:
         self.agent = scene.Agent(run, self.authority, [self.a.address], [scene.service("echo", echo.target)], links=1)
 
     def hub(self, name, **more):
-        return scene.Hub(self.run, {"echo": "site-a/echo"}, authority=self.authority, name="hub-" + name,
-                         hub=dict({"heartbeat": {"interval": "1s", "timeout": "10s"}}, **more),
+        return scene.Hub(self.run, {"echo": "site-a/echo"}, authority=self.authority, name="hub-" + name, hub=more,
                          settings={"ticket_keys": self.files[name]})
 
     def revoke(self):

@@ -16,7 +16,7 @@ FLOOD = 3000
 
 def start(run, **options):
     server = tcp.Server(run, tcp.echo)
-    return scene.pair(run, {"echo": server.target}, hub={"heartbeat": {"interval": "1s", "timeout": "10s"}}, **options), server
+    return scene.pair(run, {"echo": server.target}, **options), server
 
 
 def descriptors(p):

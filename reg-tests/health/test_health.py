@@ -32,8 +32,7 @@ class Stage:
         self.run = run
         self.echo = tcp.Server(run, tcp.echo)
         tunnels = [scene.tunnel("site-a", ["edge-1"], ["echo", "x-*"]), scene.tunnel("site-b", ["edge-2"], ["echo"])]
-        self.hub = scene.Hub(run, {"echo": "site-a/echo"}, tunnels, hub={"heartbeat": {"interval": "1s", "timeout": "10s"}},
-                             settings={"hard_stop_after": "60s"}).start().wait_ready()
+        self.hub = scene.Hub(run, {"echo": "site-a/echo"}, tunnels, settings={"hard_stop_after": "60s"}).start().wait_ready()
         self.at = "%s:%d" % self.hub.address
         self.agent = self.start_agent() if agent else None
         self.chatter = tcp.Chatter(self.hub.listen["echo"]) if agent else None

@@ -25,7 +25,7 @@ class Stage:
         self.echo = tcp.Server(run, tcp.echo)
         tunnels = [scene.tunnel("site-a", ["edge-1"], ["echo"]), scene.tunnel("site-b", ["edge-2", "revoked"], ["echo", "db-*"])]
         self.hub = scene.Hub(run, {"echo": "site-a/echo", "b": "site-b/echo"}, tunnels, authority=self.authority,
-                             hub={"bind": {"crl": crl}, "heartbeat": {"interval": "1s", "timeout": "10s"}}, timeouts={"queue": "300ms"}).start().wait_ready()
+                             hub={"bind": {"crl": crl}}, timeouts={"queue": "300ms"}).start().wait_ready()
         self.agent = scene.Agent(run, self.authority, [self.hub.address], [scene.service("echo", self.echo.target)]).start()
         self.hub.wait_links(2)
         self.chatter = tcp.Chatter(self.hub.listen["echo"])

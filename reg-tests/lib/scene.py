@@ -13,7 +13,8 @@ import pki
 import proc
 import tcp
 
-HEARTBEAT = {"interval": "200ms", "timeout": "600ms"}
+HEARTBEAT = {"interval": "1s", "timeout": "10s"}  # no link ends because a busy machine kept a process waiting
+QUICK = {"interval": "300ms", "timeout": "1500ms"}  # where silence is to be found
 
 
 def binary():

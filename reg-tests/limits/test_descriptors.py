@@ -59,7 +59,7 @@ def served(held):
 def exhaust(run, starved):
     """starved(p): the program whose worker runs out."""
     server = tcp.Server(run, tcp.echo)
-    p = scene.pair(run, {"echo": server.target}, hub={"heartbeat": {"interval": "1s", "timeout": "10s"}}, timeouts={"queue": "30s"})
+    p = scene.pair(run, {"echo": server.target}, timeouts={"queue": "30s"})
     tcp.ask(p.listen["echo"])
     program = starved(p)
     worker = program.worker()

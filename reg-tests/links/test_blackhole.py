@@ -17,7 +17,7 @@ def start(run, services, timeouts=None):
     run.host = "10.99.0.1"
     targets = {name: tcp.Server(run, handler, listener=inside.call(tcp.listening, (inside.address, 4000 + i)))
                for i, (name, handler) in enumerate(services.items())}
-    hub = scene.Hub(run, {name: "site-a/" + name for name in services}, timeouts=timeouts).start().wait_ready()
+    hub = scene.Hub(run, {name: "site-a/" + name for name in services}, hub={"heartbeat": scene.QUICK}, timeouts=timeouts).start().wait_ready()
     rows = [scene.service(name, server.target) for name, server in targets.items()]
     agent = scene.Agent(run, hub.authority, [hub.address], rows, launcher=inside.launcher(), settings={"metrics": None}).start()
     hub.wait_links(2)
@@ -33,7 +33,7 @@ def break_and_mend(run, break_it, mend):
             chatter.go_on()
             began = time.monotonic()
             getattr(inside, break_it)()
-            hub.wait_links(0, 10)
+            hub.wait_links(0)
             say("found dead after %.0f ms" % (1000 * (time.monotonic() - began)))
             began = time.monotonic()
             getattr(inside, mend)()

@@ -13,6 +13,7 @@ import tcp
 from harness import check, equal, say
 
 CUTS = 10
+RESUMED = "mctunnel_sessions_resumed_total"
 
 
 class Sender:
@@ -42,7 +43,7 @@ class Progress:
                 raise harness.Failed("the transfer hangs at %d bytes" % self.n)
 
 
-def start(run, n, links=2):
+def start(run, n, links=2, **options):
     sender = Sender(n)
     server, echo = tcp.Server(run, sender), tcp.Server(run, tcp.echo)
     between = []
@@ -51,20 +52,22 @@ def start(run, n, links=2):
         between.append(relay.Relay(run, upstream))
         return between[0].address
 
-    p = scene.pair(run, {"bulk": server.target, "echo": echo.target}, via=via, links=links)
+    p = scene.pair(run, {"bulk": server.target, "echo": echo.target}, via=via, links=links, **options)
     p.server, p.relay, p.sender = server, between[0], sender
     return p
 
 
 def transfer_under(p, up, down, harm):
-    """A transfer and a line-echo session while harm(i) is done CUTS times, spread over the transfer."""
+    """A transfer and a line-echo session while harm(i) is done CUTS times, spread over the transfer; each time a session has come back from the last."""
     progress = Progress()
     chatter = tcp.Chatter(p.listen["echo"])
-    began = time.monotonic()
+    began, resumed = time.monotonic(), -1
     with tcp.open_socket(p.listen["bulk"], 60) as s:
         job = harness.Background(tcp.exchange, s, up, 2, progress)
         for i in range(CUTS):
             progress.wait((i + 1) * down // (CUTS + 2))
+            p.hub.wait_metric(RESUMED, lambda n: n > resumed)
+            resumed = p.hub.metric(RESUMED)
             harm(i)
         sent, received = job.finish(110, "transfer")
     theirs, ours = p.server.result()
@@ -77,7 +80,7 @@ def transfer_under(p, up, down, harm):
     p.hub.nothing_left()
     p.agent.nothing_left()
     equal(p.hub.metric("mctunnel_sessions_lost_total"), 0, "sessions lost")
-    resumed = p.hub.metric("mctunnel_sessions_resumed_total")
+    resumed = p.hub.metric(RESUMED)
     check(resumed >= CUTS, "only %d resumptions" % resumed)
     ends = [r["reason"] for r in p.hub.wait_log("session", count=2)]
     equal(set(ends), {"done"}, "reasons of the ends")
@@ -96,13 +99,13 @@ def test_every_link_cut_ten_times(run):
 
 def test_links_frozen(run):
     """Silence: the links are found dead by their heartbeat."""
-    p = start(run, 60 << 20)
+    p = start(run, 60 << 20, hub={"heartbeat": scene.QUICK})
 
     def harm(i):
         p.hub.wait_links(2)
         dead = len(p.hub.log("link_down", reason="link_dead"))
         frozen = p.relay.freeze()
-        p.hub.wait_log("link_down", count=dead + 1, reason="link_dead", timeout=10)
+        p.hub.wait_log("link_down", count=dead + 1, reason="link_dead")
         check(frozen >= 2, "nothing to freeze")
 
     transfer_under(p, 60 << 20, 60 << 20, harm)

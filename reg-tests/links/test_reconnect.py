@@ -52,8 +52,7 @@ def counting_listener(address, seconds):
 def test_links_to_all_hubs(run):
     authority = pki.Pki(run.path("pki"))
     echo = tcp.Server(run, tcp.echo)
-    hubs = [scene.Hub(run, {"echo": "site-a/echo"}, authority=authority, name=name,
-                      hub={"heartbeat": {"interval": "1s", "timeout": "10s"}}).start().wait_ready() for name in ("hub-a", "hub-b")]
+    hubs = [scene.Hub(run, {"echo": "site-a/echo"}, authority=authority, name=name).start().wait_ready() for name in ("hub-a", "hub-b")]
     agent = scene.Agent(run, authority, [h.address for h in hubs], [scene.service("echo", echo.target)]).start()
     for h in hubs:
         h.wait_links(2)

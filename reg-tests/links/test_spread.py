@@ -25,7 +25,7 @@ def ask_json(path, command):
 def test_links_and_sessions_are_spread(run):
     threads = run.threads
     path = run.path("admin.sock")
-    p = scene.pair(run, {"echo": tcp.Server(run, tcp.echo).target}, links=threads, hub={"heartbeat": {"interval": "1s", "timeout": "10s"}})
+    p = scene.pair(run, {"echo": tcp.Server(run, tcp.echo).target}, links=threads)
     p.hub.stop()
     p.hub.config["global"]["admin"] = ({"bind": "unix:" + path, "mode": "0600", "level": "admin"},)
     with open(p.hub.config_path, "w") as f:

@@ -90,8 +90,7 @@ def test_links_of_many_agents(run):
     """Each from an agent of its own; the agents' side is one process with the real engine."""
     names = ["agent-%d" % i for i in range(1, LINKS + 1)]
     program = scene.release_binary()
-    hub = scene.Hub(run, {"echo": "site-a/echo-1"}, [scene.tunnel(agents=names)], program=program,
-                    hub={"heartbeat": {"interval": "1s", "timeout": "10s"}}).start().wait_ready()
+    hub = scene.Hub(run, {"echo": "site-a/echo-1"}, [scene.tunnel(agents=names)], program=program).start().wait_ready()
     pid = hub.worker()
     before = proc.resident(pid)[0]
     began = time.monotonic()

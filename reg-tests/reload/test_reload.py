@@ -19,8 +19,7 @@ from harness import check, equal, say
 def pair(run, services, tunnels=None, **options):
     """Hub and agent with admin sockets."""
     p = scene.Pair()
-    p.hub = scene.Hub(run, {name: "site-a/" + name for name in services}, tunnels, settings=admin_settings(run, "hub"),
-                      hub={"heartbeat": {"interval": "1s", "timeout": "10s"}}, **options).start().wait_ready()
+    p.hub = scene.Hub(run, {name: "site-a/" + name for name in services}, tunnels, settings=admin_settings(run, "hub"), **options).start().wait_ready()
     p.agent = scene.Agent(run, p.hub.authority, [p.hub.address], [scene.service(n, t) for n, t in services.items()],
                           settings=admin_settings(run, "edge-1")).start()
     p.listen = p.hub.listen

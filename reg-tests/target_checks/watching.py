@@ -23,7 +23,7 @@ def site(run, targets, checks, listeners=None, agents=("edge-1",), hub=None, lin
     p = scene.Pair()
     names = list(targets[0])
     p.hub = scene.Hub(run, listeners or {name: "site-a/" + name for name in names}, tunnels=[scene.tunnel(agents=agents, balance="leastconn")],
-                      settings=admin(run, "hub"), hub={"heartbeat": {"interval": "1s", "timeout": "10s"}}, **(hub or {})).start()
+                      settings=admin(run, "hub"), **(hub or {})).start()
     p.hub.wait_ready()
     p.listen = p.hub.listen
     p.agents = []
