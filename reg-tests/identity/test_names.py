@@ -14,7 +14,7 @@ from harness import check, equal, say
 
 def start(run):
     servers = [tcp.Server(run, tcp.banner(word)) for word in ("incumbent", "newcomer")]
-    hub = scene.Hub(run, {"web": "site-a/web"}).start().wait_ready()
+    hub = scene.Hub(run, {"web": "site-a/web"}, hub={"heartbeat": {"interval": "500ms", "timeout": "2s"}}).start().wait_ready()
     agents = []
     for word, server in zip(("incumbent", "newcomer"), servers):
         agents.append(scene.Agent(run, hub.authority, [hub.address], [scene.service("web", server.target)], file=word).start())
