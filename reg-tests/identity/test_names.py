@@ -12,9 +12,9 @@ import tcp
 from harness import check, equal, say
 
 
-def start(run):
+def start(run, timeout="2s"):
     servers = [tcp.Server(run, tcp.banner(word)) for word in ("incumbent", "newcomer")]
-    hub = scene.Hub(run, {"web": "site-a/web"}, hub={"heartbeat": {"interval": "500ms", "timeout": "2s"}}).start().wait_ready()
+    hub = scene.Hub(run, {"web": "site-a/web"}, hub={"heartbeat": {"interval": "500ms", "timeout": timeout}}).start().wait_ready()
     agents = []
     for word, server in zip(("incumbent", "newcomer"), servers):
         agents.append(scene.Agent(run, hub.authority, [hub.address], [scene.service("web", server.target)], file=word).start())
@@ -23,6 +23,10 @@ def start(run):
             continue
         hub.wait_log("link_refused", reason="name_in_use")
     return hub, agents
+
+
+def told_why(newcomer):
+    harness.wait_until(lambda: [r for r in newcomer.log() if "name_in_use" in str(r)], "the newcomer to log why")
 
 
 def test_incumbent_keeps_the_name(run):
@@ -39,7 +43,7 @@ def test_incumbent_keeps_the_name(run):
     say("newcomer was refused %d times in 4 s" % refused)
     check(refused <= 30, "it retries too wildly")
     check(not hub.log("link_down"), "an incumbent's link went down")
-    harness.wait_until(lambda: [r for r in newcomer.log() if "name_in_use" in str(r)], "the newcomer to log why")
+    told_why(newcomer)
     chatter.still_there()
 
 
@@ -58,6 +62,12 @@ def test_newcomer_takes_over(run):
         harness.wait_until(lambda: named(hub, "newcomer"), "the newcomer to take over", 60)
         say("%s: newcomer serves after %.1f s" % (how, time.monotonic() - began))
         hub.wait_links(2)
+
+
+def test_newcomer_is_told_however_long_heartbeats_are(run):
+    """It gives up after ten seconds: by then it must know why."""
+    _, (_, newcomer) = start(run, "60s")
+    told_why(newcomer)
 
 
 def again(run):

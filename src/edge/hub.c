@@ -37,7 +37,8 @@
 #define MERCY_MS 1000         /* when all handshakes are taken, the oldest is given up, but not before it had this long */
 #define UPDATE_MS 10          /* between two AGENT frames of a link, and ... */
 #define UPDATE_BYTES 1024     /* ... a millisecond more for each so many bytes: what comes meanwhile replaces what waits */
-#define CLAIM_AGAIN_MS 100    /* a name in use may be that of a dying link: ask again until the heartbeat would have told */
+#define CLAIM_AGAIN_MS 100    /* a name in use may be that of a dying link: ask again until the heartbeat would have told, ... */
+#define CLAIM_MOST_MS 5000    /* ... but answer before the agent has given up, which it does GREET_MS after it has dialled */
 #define RETRY_NAME_MS 5000
 #define RETRY_LIMIT_MS 5000
 #define LOG_BURST 50          /* lines about refused connections at once, and ... */
@@ -581,11 +582,12 @@ static void move(struct guest *g, int thread)
 static void on_verdict(void *arg, const struct registry_verdict *v)
 {
 	struct guest *g = arg;
+	uint64_t waited = clock_ms() - g->began_ms;
 	if (v->accepted && v->thread == thread_self())
 		join(g);
 	else if (v->accepted)
 		move(g, v->thread);
-	else if (v->why == REASON_NAME_IN_USE && clock_ms() - g->began_ms <= hub.conf->hub.heartbeat_timeout)
+	else if (v->why == REASON_NAME_IN_USE && waited <= hub.conf->hub.heartbeat_timeout && waited <= CLAIM_MOST_MS)
 		timer_start(&g->timer, CLAIM_AGAIN_MS);
 	else
 		refuse(g, v->why, reason_text(v->why), v->why == REASON_NAME_IN_USE ? RETRY_NAME_MS : RETRY_LIMIT_MS);

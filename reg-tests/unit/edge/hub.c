@@ -275,6 +275,25 @@ static void claims_once(void **state)
 	nothing_left();
 }
 
+/* However long heartbeats are: an agent gives up after GREET_MS, and would never hear why it is not welcome. */
+static void a_name_in_use_is_told_in_time(void **state)
+{
+	struct guest *g = greeted();
+	struct registry_verdict no = { .id = 1, .why = REASON_NAME_IN_USE };
+	int tries = 0;
+
+	t.conf.hub.heartbeat_timeout = 60000;
+	say(g, "edge");
+	for (; g->state == GUEST_CLAIMING && tries < 1000; tries++) {
+		t.on_verdict(t.arg, &no);
+		pass_ms(CLAIM_AGAIN_MS + 1);
+	}
+	assert_int_equal(g->state, GUEST_REFUSED);
+	assert_in_range(tries, 2, GREET_MS / CLAIM_AGAIN_MS * 2 / 3);
+	on_down(g, REASON_DONE, "");
+	nothing_left();
+}
+
 /* What it carries is parked where its agent's other links find it, and it does not count for ever. */
 static void refused_after_joining(void **state)
 {
@@ -369,6 +388,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup(joins, set_up),
 		cmocka_unit_test_setup(claims_once, set_up),
+		cmocka_unit_test_setup(a_name_in_use_is_told_in_time, set_up),
 		cmocka_unit_test_setup(refused_after_joining, set_up),
 		cmocka_unit_test_setup(goodbye_before_joining, set_up),
 		cmocka_unit_test_setup(no_memory_for_the_greeting, set_up),
