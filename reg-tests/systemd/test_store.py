@@ -182,6 +182,30 @@ def test_client_that_comes_while_there_is_no_process(run):
     equal(tcp.recv_exactly(s, 5), b"early", "the answer")
 
 
+def test_socket_of_systemd_is_like_our_own(run):
+    """Who was connected when the worker died is told by a reset, never by what looks like a good end."""
+    server = tcp.Server(run, tcp.echo)
+    systemd = Systemd(run)
+    hub = scene.Hub(run, {"echo": "site-a/echo"})
+    host, port = hub.listen["echo"]
+    s = socket.create_server((host, port))
+    systemd.stored["listener.echo.0"] = [os.dup(s.fileno())]
+    inode = os.fstat(s.fileno()).st_ino
+    s.close()
+    start(systemd, hub)
+    equal([os.fstat(fd).st_ino for fd in systemd.stored["listener.echo.0"]], [inode], "the socket it listens on")
+    scene.Agent(run, hub.authority, [hub.address], [scene.service("echo", server.target)]).start()
+    hub.wait_links(2)
+    with tcp.open_socket((host, port)) as c:
+        c.sendall(b"hello")
+        equal(tcp.recv_exactly(c, 5), b"hello", "the answer")
+        os.kill(hub.worker(), signal.SIGKILL)
+        try:
+            equal(c.recv(1), "a reset", "what the client gets")
+        except ConnectionResetError:
+            pass
+
+
 def test_listener_that_is_gone_is_closed(run):
     """A removed port is refused, not a black hole; one that moved is bound anew, under the same name."""
     gone, moved = run.port(), run.port()

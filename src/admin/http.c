@@ -45,6 +45,7 @@ static struct {
 	const struct http_page *pages; /* borrowed; NULL before http_init */
 	size_t pages_n;
 	int listener; /* borrowed; -1: closed */
+	bool early;   /* see sock_accept() */
 	struct watch watch;
 	struct timer breather;
 	struct list visits;
@@ -331,7 +332,7 @@ static void on_again(struct deferred *d)
 static bool admit(void)
 {
 	struct visit *v;
-	int fd = sock_accept(web.listener, NULL, NULL);
+	int fd = sock_accept(web.listener, NULL, &web.early);
 
 	if (fd < 0 && errno != EAGAIN)
 		timer_start(&web.breather, BREATHER_MS);
@@ -390,6 +391,8 @@ void http_init(const struct http_page *pages, size_t n)
 int http_open(int fd)
 {
 	BUG_ON(!web.pages || web.listener >= 0);
+	sock_bequeath(fd);
+	web.early = true;
 	if (loop_watch_listener(&web.watch, fd, on_listener) < 0)
 		return -1;
 	web.listener = fd;

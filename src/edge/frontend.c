@@ -738,27 +738,29 @@ static void on_not_ready(void *owner, enum reason why, const char *text)
 
 static const struct arrival_events arrival_events = { .on_ready = on_ready, .on_failed = on_not_ready };
 
-static void client_receive(struct client *cl, const struct addr *local)
+static void client_receive(struct client *cl)
 {
 	const struct place *p = cl->place;
 	struct arrival_options o = { .proxy = p->proxies != NULL, .tls = p->tls, .hello = p->l->mode == MODE_TLS, .timeout_ms = p->l->timeouts.client_hello };
+	struct addr local;
 
 	if (p->proxies && !netset_has(p->proxies, &cl->peer)) {
 		client_end_with(cl, REASON_DENIED, "not a proxy of accept_proxy");
 		return;
 	}
-	cl->arrival = arrival_new(cl->fd, &cl->peer, local, &o, &arrival_events, cl);
+	sock_local(cl->fd, &local);
+	cl->arrival = arrival_new(cl->fd, &cl->peer, &local, &o, &arrival_events, cl);
 	cl->fd = -1;
 	if (!cl->arrival)
 		client_end(cl, REASON_RESOURCES);
 }
 
-static void client_begin(struct client *cl, const struct addr *local)
+static void client_begin(struct client *cl)
 {
 	const struct place *p = cl->place;
 
 	if (p->proxies || p->tls || p->l->mode == MODE_TLS)
-		client_receive(cl, local);
+		client_receive(cl);
 	else
 		client_go(cl);
 }
@@ -781,12 +783,12 @@ static struct client *client_new(struct place *p, int fd, const struct addr *pee
 }
 
 /* Accepted, and counted. */
-static bool on_client(struct place *p, int fd, const struct addr *peer, const struct addr *local)
+static bool on_client(struct place *p, int fd, const struct addr *peer)
 {
 	struct client *cl = client_new(p, fd, peer);
 
 	if (cl)
-		client_begin(cl, local);
+		client_begin(cl);
 	return cl != NULL;
 }
 

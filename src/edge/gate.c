@@ -39,7 +39,7 @@ struct door { /* this thread's watch of one listening socket */
 	struct watch watch;
 	struct place *place;
 	int fd; /* borrowed */
-	bool paused;
+	bool paused, early; /* early: see sock_accept() */
 	struct timer pacing; /* while it is paused for a rate_limit */
 };
 
@@ -147,7 +147,7 @@ static bool admit(struct door *d)
 /* false: no more from this door now. */
 static bool accept_one(struct door *d)
 {
-	struct addr peer, local;
+	struct addr peer;
 	int fd, e;
 
 	if (here.scarce && reserve_only(d->fd)) {
@@ -162,10 +162,10 @@ static bool accept_one(struct door *d)
 	}
 	if (!admit(d))
 		return false;
-	fd = sock_accept(d->fd, &peer, &local);
+	fd = sock_accept(d->fd, &peer, &d->early);
 	e = errno;
 	here.scarce = fd >= 0 && reserve_has(fd);
-	if (fd >= 0 && here.on_client(d->place, fd, &peer, &local))
+	if (fd >= 0 && here.on_client(d->place, fd, &peer))
 		return true;
 	gate_give(d->place);
 	pace_return(d->place);
@@ -241,8 +241,9 @@ static struct door *door_new(struct place *p, int fd)
 
 	d->place = p;
 	d->fd = fd;
-	d->paused = true;
+	d->paused = d->early = true;
 	d->watch.fd = -1;
+	sock_bequeath(fd);
 	timer_init(&d->pacing, on_pacing);
 	list_add(&here.doors, &d->node);
 	door_resume(d);

@@ -77,7 +77,7 @@ struct door { /* a listening socket */
 	struct watch watch;
 	int fd;
 	struct tls *tls;
-	bool paused;
+	bool paused, early; /* early: see sock_accept() */
 };
 
 struct bucket { /* of log lines */
@@ -824,12 +824,11 @@ static void make_room(void)
 /* The last descriptors are not for those who only knock. */
 static int accept_one(struct door *d, struct addr *from)
 {
-	struct addr local;
 	if (hub.scarce && reserve_only(d->fd)) {
 		errno = EMFILE;
 		return -1;
 	}
-	int fd = sock_accept(d->fd, from, &local);
+	int fd = sock_accept(d->fd, from, &d->early);
 	hub.scarce = fd >= 0 && reserve_has(fd);
 	return fd;
 }
@@ -882,8 +881,9 @@ static struct door *door_new(int fd, unsigned bind)
 	BUG_ON(bind >= hub.conf->hub.bind_n);
 	d->fd = fd;
 	d->tls = hub.tls[bind];
-	d->paused = true;
+	d->paused = d->early = true;
 	d->watch.fd = -1;
+	sock_bequeath(fd);
 	list_add(&hub.doors, &d->node);
 	return d;
 }

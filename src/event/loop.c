@@ -116,18 +116,30 @@ int loop_watch_listener(struct watch *w, int fd, void (*on_ready)(struct watch *
 	return watch_add(w, fd, on_ready, EPOLLIN | EPOLLEXCLUSIVE);
 }
 
+/* What this turn has in store for it. */
+static void drop_events(const struct watch *w)
+{
+	for (int i = loop->next; i < loop->count; i++) {
+		if (loop->events[i].data.ptr == w)
+			loop->events[i].data.ptr = NULL;
+	}
+}
+
 void loop_unwatch(struct watch *w)
 {
 	if (w->fd < 0 || !w->on_ready)
 		return;
-	if (loop) {
-		/* fails only when the descriptor was closed first or belongs to another thread's loop */
-		BUG_ON(epoll_ctl(loop->epfd, EPOLL_CTL_DEL, w->fd, NULL) < 0);
-		for (int i = loop->next; i < loop->count; i++) {
-			if (loop->events[i].data.ptr == w)
-				loop->events[i].data.ptr = NULL;
-		}
-	}
+	/* fails only when the descriptor was closed first or belongs to another thread's loop */
+	BUG_ON(loop && epoll_ctl(loop->epfd, EPOLL_CTL_DEL, w->fd, NULL) < 0);
+	loop_forget(w);
+}
+
+void loop_forget(struct watch *w)
+{
+	if (w->fd < 0 || !w->on_ready)
+		return;
+	if (loop)
+		drop_events(w);
 	w->fd = -1;
 }
 

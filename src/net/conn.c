@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 static size_t iov_total(const struct iovec *iov, int n)
 {
@@ -43,7 +44,7 @@ static ssize_t tcp_readv(struct conn *c, const struct iovec *iov, int n)
 		return CONN_AGAIN;
 	}
 	if (got == 0)
-		c->peer_shut = true;
+		c->peer_shut = c->ended = true;
 	else if ((size_t)got < iov_total(iov, n) && !c->peer_shut && !c->hup)
 		c->readable = false; /* that was all; what comes later is a new edge */
 	return got;
@@ -68,12 +69,23 @@ static int tcp_shut(struct conn *c)
 {
 	if (shutdown(c->fd, SHUT_WR) < 0)
 		return (int)failed(c, errno);
+	c->shut = true;
 	return 0;
 }
 
 static void tcp_close(struct conn *c, bool orderly)
 {
-	sock_end(conn_release(c), orderly);
+	bool over = c->shut && c->ended; /* nothing more can be read, and FIN is on its way */
+	int fd = c->fd;
+
+	loop_forget(&c->watch);
+	mem_put(MEM_CONN, c);
+	if (orderly && over) {
+		sock_orderly(fd);
+		close(fd);
+	} else {
+		sock_end(fd, orderly);
+	}
 }
 
 static size_t tcp_unsent(const struct conn *c)

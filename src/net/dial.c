@@ -39,6 +39,7 @@ struct dial {
 	bool second_attempt;
 	uint32_t timeout_ms;
 	struct timer step, deadline;
+	struct deferred begin; /* the first step */
 	struct resolve *resolving; /* owned while under way */
 	struct addr addrs[ADDRS_MAX];
 	bool addr_failed[ADDRS_MAX];
@@ -91,6 +92,7 @@ static void free_dial(struct dial *d)
 {
 	end_race(d);
 	end_watch(&d->proxy_watch);
+	loop_undefer(&d->begin);
 	timer_stop(&d->deadline);
 	if (d->resolving)
 		resolve_cancel(d->resolving);
@@ -276,12 +278,9 @@ static void attempt_failed(struct dial *d, unsigned addr, int error)
 		note(d, error, "connecting to %s: %s", addr_text(&d->addrs[addr], text, sizeof(text)), strerror(error));
 }
 
-static void won(struct dial *d, struct attempt *a)
+static void won(struct dial *d, unsigned addr, int fd)
 {
-	int fd = a->watch.fd;
-
-	loop_unwatch(&a->watch);
-	d->winner = d->addrs[a->addr];
+	d->winner = d->addrs[addr];
 	end_race(d);
 	if (d->proxy)
 		ask_proxy(d, fd);
@@ -310,7 +309,10 @@ static void on_attempt(struct watch *w, unsigned events)
 	if (!error && met_itself(w->fd, &d->addrs[a->addr]))
 		error = ECONNREFUSED;
 	if (!error && (events & LOOP_WRITE)) {
-		won(d, a);
+		int fd = w->fd;
+
+		loop_unwatch(w);
+		won(d, a->addr, fd);
 		return;
 	}
 	attempt_failed(d, a->addr, error ? error : ECONNRESET);
@@ -319,25 +321,39 @@ static void on_attempt(struct watch *w, unsigned events)
 	timer_start(&d->step, 0); /* the next one need not wait */
 }
 
-static bool begin(struct dial *d, unsigned number)
+enum begun { FAILED, RUNNING, WON };
+
+/* WON: the dial is over. */
+static enum begun begin(struct dial *d, unsigned number)
 {
 	struct attempt *a = &d->attempts[number];
-	int fd;
+	const struct addr *to;
+	int fd, error;
 
 	a->dial = d;
 	a->addr = number % d->addr_count;
-	fd = sock_connect(&d->addrs[a->addr]);
+	to = &d->addrs[a->addr];
+	fd = sock_connect(to);
 	if (fd < 0) {
 		attempt_failed(d, a->addr, errno);
-		return false;
+		return FAILED;
 	}
-	if (loop_watch(&a->watch, fd, on_attempt) < 0) {
-		attempt_failed(d, a->addr, errno);
+	error = sock_connected(fd, to);
+	if (!error && !met_itself(fd, to)) {
+		won(d, a->addr, fd);
+		return WON;
+	}
+	if (!error)
+		error = ECONNREFUSED;
+	if (error == EINPROGRESS)
+		error = loop_watch(&a->watch, fd, on_attempt) < 0 ? errno : 0;
+	if (error) {
+		attempt_failed(d, a->addr, error);
 		close(fd);
-		return false;
+		return FAILED;
 	}
 	d->running++;
-	return true;
+	return RUNNING;
 }
 
 /* Begins the next attempt that makes sense. */
@@ -348,14 +364,20 @@ static void on_step(struct timer *timer)
 
 	while (d->next < rounds * d->addr_count) {
 		unsigned number = d->next++;
+		enum begun b = d->addr_failed[number % d->addr_count] ? FAILED : begin(d, number);
 
-		if (!d->addr_failed[number % d->addr_count] && begin(d, number)) {
+		if (b == RUNNING)
 			timer_start(&d->step, STAGGER_MS);
+		if (b != FAILED)
 			return;
-		}
 	}
 	if (d->running == 0)
 		give_up(d);
+}
+
+static void on_begin(struct deferred *work)
+{
+	on_step(&container_of(work, struct dial, begin)->step);
 }
 
 static void on_deadline(struct timer *timer)
@@ -401,6 +423,7 @@ struct dial *dial_start(const struct endpoint *e, const struct dial_options *o, 
 	for (unsigned i = 0; i < ATTEMPTS_MAX; i++)
 		d->attempts[i].watch.fd = -1;
 	timer_init(&d->step, on_step);
+	deferred_init(&d->begin, on_begin);
 	timer_init(&d->deadline, on_deadline);
 	timer_start(&d->deadline, o->timeout_ms);
 	if (race_to(d)->host) {
@@ -412,7 +435,7 @@ struct dial *dial_start(const struct endpoint *e, const struct dial_options *o, 
 	}
 	d->addrs[0] = race_to(d)->addr;
 	d->addr_count = 1;
-	timer_start(&d->step, 0); /* from the loop, so that no answer comes inside this call */
+	loop_defer(&d->begin); /* so that no answer comes inside this call */
 	return d;
 }
 

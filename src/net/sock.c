@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <netinet/tcp.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -42,14 +43,25 @@ static void tcp_options(int fd)
 	set_linger(fd, true);
 }
 
+void sock_bequeath(int listener)
+{
+	tcp_options(listener);
+}
+
 /* BBR paces each connection by a timer, which is what a network wants. Within a host there is none: only the timer is left, and costs
  * a quarter of the CPU of all that is carried. Must be said before the connection is made; what is accepted has it from its listener. */
 static void do_not_pace(int fd)
 {
+	static atomic_int by_default; /* asked once: 1 BBR, -1 another */
 	char name[16] = "";
 	socklen_t len = sizeof(name) - 1;
+	int paced = atomic_load_explicit(&by_default, memory_order_relaxed);
 
-	if (getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &len) < 0 || strncmp(name, "bbr", 3) != 0)
+	if (!paced) {
+		paced = getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &len) == 0 && strncmp(name, "bbr", 3) == 0 ? 1 : -1;
+		atomic_store_explicit(&by_default, paced, memory_order_relaxed);
+	}
+	if (paced < 0)
 		return;
 	if (setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "cubic", strlen("cubic")) < 0)
 		(void)setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", strlen("reno")); /* every kernel has it */
@@ -125,6 +137,7 @@ static int listen_on(const struct addr *a, bool both_families)
 		return -1;
 	if (addr_is_loopback(a))
 		do_not_pace(fd);
+	sock_bequeath(fd);
 	rc = a->u.sa.sa_family == AF_UNIX ? bind_unix(fd, a) : bind_inet(fd, a, both_families);
 	if (rc < 0 || listen(fd, INT_MAX) < 0) /* the kernel lowers it to somaxconn */
 		return close_keep_errno(fd);
@@ -175,7 +188,7 @@ static bool only_this_one(int e)
 	       e == EHOSTUNREACH || e == ENETUNREACH || e == ENOPROTOOPT;
 }
 
-int sock_accept(int listener, struct addr *peer, struct addr *local)
+int sock_accept(int listener, struct addr *peer, bool *early)
 {
 	struct addr from;
 	int fd;
@@ -185,14 +198,15 @@ int sock_accept(int listener, struct addr *peer, struct addr *local)
 		from.len = sizeof(from.u);
 		fd = accept4(listener, &from.u.sa, &from.len, SOCK_NONBLOCK | SOCK_CLOEXEC);
 	} while (fd < 0 && only_this_one(errno));
-	if (fd < 0)
+	if (fd < 0) {
+		if (early && errno == EAGAIN)
+			*early = false;
 		return -1;
-	if (from.u.sa.sa_family != AF_UNIX)
+	}
+	if (early && *early && from.u.sa.sa_family != AF_UNIX)
 		tcp_options(fd);
 	if (peer)
 		*peer = from;
-	if (local)
-		sock_local(fd, local);
 	return fd;
 }
 
@@ -211,6 +225,16 @@ int sock_connect(const struct addr *to)
 	if (connect(fd, &to->u.sa, to->len) < 0 && errno != EINPROGRESS && errno != EINTR)
 		return close_keep_errno(fd);
 	return fd;
+}
+
+/* To an address within this host the kernel is often done before connect() returns, but says so only when it is asked again. */
+int sock_connected(int fd, const struct addr *to)
+{
+	if (to->u.sa.sa_family != AF_UNIX && !addr_is_loopback(to))
+		return EINPROGRESS;
+	if (connect(fd, &to->u.sa, to->len) == 0 || errno == EISCONN)
+		return 0;
+	return errno == EALREADY || errno == EAGAIN || errno == EINTR ? EINPROGRESS : errno;
 }
 
 int sock_error(int fd)

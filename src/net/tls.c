@@ -629,7 +629,7 @@ static void tls_close(struct conn *c, bool orderly)
 {
 	struct tls_conn *t = tls_of(c);
 
-	loop_unwatch(&c->watch);
+	loop_forget(&c->watch);
 	if (orderly)
 		say_goodbye(t);
 	if (orderly || !t->was_up)

@@ -12,7 +12,7 @@ struct conf;
 struct place;
 
 /* A client came. true: fd is the callee's, and gate_give follows one day. false: no memory; the gate closes it and takes a breath. */
-typedef bool gate_client(struct place *p, int fd, const struct addr *peer, const struct addr *local);
+typedef bool gate_client(struct place *p, int fd, const struct addr *peer);
 
 struct gate_socket {
 	int fd; /* borrowed */

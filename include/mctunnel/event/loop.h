@@ -37,6 +37,8 @@ int loop_watch_listener(struct watch *w, int fd, void (*on_ready)(struct watch *
 /* To be called before the descriptor is closed, which is the caller's task. No on_ready after this, also not in this
  * turn. Does nothing when not watched. */
 void loop_unwatch(struct watch *w);
+/* The same when the descriptor is closed next, nobody else has it (no dup, no other process), and so the kernel forgets it by itself. */
+void loop_forget(struct watch *w);
 
 void deferred_init(struct deferred *d, void (*run)(struct deferred *));
 void loop_defer(struct deferred *d); /* from within a run(): same turn while the turn is short, else the next one at once */

@@ -35,6 +35,7 @@ struct conn {
 	bool readable, writable;              /* may be tried */
 	bool hup;                             /* the peer is gone both ways: read what is left, then CONN_FAILED or 0 */
 	bool peer_shut;                       /* the peer ended its direction (data may be left) */
+	bool shut, ended;                     /* of a plain conn: conn_shut() was called; the peer's end was read */
 	int error;                            /* errno of CONN_FAILED; ETIMEDOUT, ECONNRESET, EPROTO (TLS), ...; set as well when unsent bytes were lost */
 };
 

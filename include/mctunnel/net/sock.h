@@ -16,12 +16,19 @@
  * Returns the descriptor, or -1 with a sentence in err. Never shutdown() such a socket: others hold it too. */
 int sock_listen(const struct endpoint *e, char *err, size_t errsize) __attribute__((warn_unused_result));
 
-/* Accepts one. Returns the descriptor, or -1 with errno (EAGAIN: none waiting; ECONNABORTED and the like are skipped inside).
- * TCP gets TCP_NODELAY and SO_LINGER 0: until sock_orderly() a crash or close() is seen by the peer as RST, never as a clean end. */
-int sock_accept(int listener, struct addr *peer, struct addr *local) __attribute__((warn_unused_result));
+/* Whoever connects to this TCP socket from now on gets TCP_NODELAY and SO_LINGER 0 from it (Linux copies them): until sock_orderly() a crash or close() is seen
+ * by the peer as RST, never as a clean end. sock_listen() has done it; for sockets that others may have made. */
+void sock_bequeath(int listener);
 
-/* Starts connecting; not paced to a loopback address. Returns the descriptor (TCP options as above), or -1 with errno. Finished when writable: sock_error() is 0. */
+/* Accepts one. Returns the descriptor, or -1 with errno (EAGAIN: none waiting; ECONNABORTED and the like are skipped inside). peer may be NULL.
+ * early: true from sock_bequeath() on, until nobody waits for the first time: who had come before is given the options here. NULL: there are none of those. */
+int sock_accept(int listener, struct addr *peer, bool *early) __attribute__((warn_unused_result));
+
+/* Starts connecting; not paced to a loopback address. Returns the descriptor (TCP options as above), or -1 with errno. Finished when sock_connected() says so, or
+ * when writable: sock_error() is 0. */
 int sock_connect(const struct addr *to) __attribute__((warn_unused_result));
+/* At once after sock_connect(). 0: connected; EINPROGRESS: not yet, or it cannot be told; else the errno of its failure, which sock_error() will not say again. */
+int sock_connected(int fd, const struct addr *to);
 int sock_error(int fd); /* takes and returns SO_ERROR */
 
 void sock_orderly(int fd);                          /* linger off: close() now delivers what was written, then FIN */

@@ -123,6 +123,43 @@ static void unwatched_in_the_turn_is_not_called(void **state)
 	probe_free(a);
 }
 
+static void probe_forget(struct probe *p)
+{
+	loop_forget(&p->watch);
+	assert_int_equal(p->watch.fd, -1);
+	close(p->fd);
+	close(p->peer);
+	free(p);
+}
+
+static void on_killer(struct watch *w, unsigned events)
+{
+	struct probe *p = container_of(w, struct probe, watch);
+
+	p->calls++;
+	if (p->kills)
+		probe_forget(p->kills);
+	p->kills = NULL;
+}
+
+static void forgotten_is_not_called(void **state)
+{
+	struct probe *a = probe_new(), *b = probe_new(), *c;
+	int fd = b->fd;
+
+	a->watch.on_ready = on_killer;
+	a->kills = b;
+	loop_turn(0);
+	assert_int_equal(a->calls, 1);
+	c = probe_new(); /* the number is free for another one */
+	assert_true(c->fd == fd || c->peer == fd);
+	loop_turn(0);
+	assert_int_equal(c->calls, 1);
+	assert_int_equal(a->calls, 1);
+	probe_free(a);
+	probe_free(c);
+}
+
 static void refuses_what_cannot_be_watched(void **state)
 {
 	struct watch w = { 0 };
@@ -274,6 +311,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(reports_edges_once, start, end),
 		cmocka_unit_test_setup_teardown(tells_half_close_from_close, start, end),
 		cmocka_unit_test_setup_teardown(unwatched_in_the_turn_is_not_called, start, end),
+		cmocka_unit_test_setup_teardown(forgotten_is_not_called, start, end),
 		cmocka_unit_test_setup_teardown(refuses_what_cannot_be_watched, start, end),
 		cmocka_unit_test_setup_teardown(listener_is_level_triggered, start, end),
 		cmocka_unit_test_setup_teardown(waits_for_the_next_timer, start, end),

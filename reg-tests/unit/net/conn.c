@@ -136,6 +136,42 @@ static void orderly_close_delivers(void **state)
 	conn_close(b);
 }
 
+/* What both sides have ended is not ended again, but nothing of it is lost. */
+static void closing_after_both_ends_delivers(void **state)
+{
+	struct conn **p = *state, *a = p[0], *b = p[1];
+	char buf[16];
+
+	assert_int_equal(conn_shut(b), 0);
+	turn_until(&a->peer_shut);
+	assert_int_equal(get(a, buf, sizeof(buf)), 0);
+	assert_int_equal(put(a, "bye"), 3);
+	assert_int_equal(conn_shut(a), 0);
+	conn_close(a);
+	turn_until(&b->peer_shut);
+	assert_int_equal(get(b, buf, sizeof(buf)), 3);
+	assert_int_equal(get(b, buf, sizeof(buf)), 0);
+	conn_close(b);
+}
+
+/* Its end is not yet read: what is left there would make an RST of the close. */
+static void closing_with_bytes_unread_is_no_reset(void **state)
+{
+	struct conn **p = *state, *a = p[0], *b = p[1];
+	char buf[16];
+
+	assert_int_equal(put(b, "unread"), 6);
+	assert_int_equal(conn_shut(b), 0);
+	turn_until(&a->peer_shut);
+	assert_int_equal(put(a, "bye"), 3);
+	assert_int_equal(conn_shut(a), 0);
+	conn_close(a);
+	turn_until(&b->peer_shut);
+	assert_int_equal(get(b, buf, sizeof(buf)), 3);
+	assert_int_equal(get(b, buf, sizeof(buf)), 0);
+	conn_close(b);
+}
+
 static void abort_is_a_reset(void **state)
 {
 	struct conn **p = *state, *a = p[0], *b = p[1];
@@ -189,6 +225,7 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		T(data_and_readiness),	T(full_and_writable_again),	   T(half_close),	 T(orderly_close_delivers),
+		T(closing_after_both_ends_delivers), T(closing_with_bytes_unread_is_no_reset),
 		T(abort_is_a_reset),	T(nothing_is_heard_after_the_end), T(detach_and_attach),
 	};
 

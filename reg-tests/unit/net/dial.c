@@ -14,6 +14,7 @@ static struct addr black_hole;
 static int black_hole_attempts, black_hole_opens_at; /* from this attempt on it answers; 0: never */
 static struct addr real_one;
 static struct addr mirror; /* the kernel gives its port to whoever dials it */
+static bool slow;          /* nothing is connected at once */
 
 static struct {
 	void (*on_done)(void *, const struct addr *, size_t, const char *);
@@ -69,6 +70,19 @@ int sock_connect(const struct addr *to)
 		return -1;
 	}
 	return fd;
+}
+
+int sock_connected(int fd, const struct addr *to)
+{
+	struct sockaddr_storage own;
+	socklen_t len = sizeof(own);
+
+	assert_int_equal(getsockname(fd, (struct sockaddr *)&own, &len), 0);
+	if (slow || own.ss_family != to->u.sa.sa_family) /* one that is stuck */
+		return EINPROGRESS;
+	if (connect(fd, &to->u.sa, to->len) == 0 || errno == EISCONN)
+		return 0;
+	return errno == EALREADY ? EINPROGRESS : errno;
 }
 
 /* ---- helpers ---- */
@@ -189,6 +203,16 @@ static void direct(void **state)
 	assert_true(addr_equal(&result.to, &live.addr));
 }
 
+static void within_the_host_one_turn_is_enough(void **state)
+{
+	start(&live, (struct dial_options){ 0 });
+	loop_turn(0);
+	assert_int_equal(result.calls, 1);
+	assert_true(result.fd >= 0);
+	assert_int_equal(recv(result.fd, result.why, 1, 0), -1);
+	assert_int_equal(errno, EAGAIN);
+}
+
 static void refused(void **state)
 {
 	start(&refusing, (struct dial_options){ .second_attempt = true });
@@ -201,6 +225,35 @@ static void meets_itself(void **state)
 	start(&refusing, (struct dial_options){ 0 });
 	expect_failure(ECONNREFUSED, refusing.text);
 	memset(&mirror, 0, sizeof(mirror));
+}
+
+static void direct_later(void **state)
+{
+	slow = true;
+	direct(state);
+	slow = false;
+}
+
+static void refused_later(void **state)
+{
+	slow = true;
+	refused(state);
+	slow = false;
+}
+
+static void meets_itself_later(void **state)
+{
+	slow = true;
+	meets_itself(state);
+	slow = false;
+}
+
+static void a_cancelled_one_does_not_begin(void **state)
+{
+	dial_cancel(start(&live, (struct dial_options){ 0 }));
+	loop_turn(0);
+	loop_turn(0);
+	assert_int_equal(result.calls, 0);
 }
 
 static void unix_sockets(void **state)
@@ -393,8 +446,13 @@ int main(void)
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
 		T(direct),
+		T(direct_later),
+		T(within_the_host_one_turn_is_enough),
 		T(refused),
+		T(refused_later),
 		T(meets_itself),
+		T(meets_itself_later),
+		T(a_cancelled_one_does_not_begin),
 		T(unix_sockets),
 		T(timeout),
 		T(second_attempt_wins),

@@ -60,17 +60,110 @@ static void assert_flags(int fd)
 	assert_true(fcntl(fd, F_GETFD) & FD_CLOEXEC);
 }
 
+static void assert_options(int fd)
+{
+	struct linger l = { 0 };
+	socklen_t len = sizeof(l);
+	int no_delay = 0;
+
+	assert_int_equal(getsockopt(fd, SOL_SOCKET, SO_LINGER, &l, &len), 0);
+	assert_int_equal(l.l_onoff, 1);
+	assert_int_equal(l.l_linger, 0);
+	len = sizeof(no_delay);
+	assert_int_equal(getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &no_delay, &len), 0);
+	assert_true(no_delay);
+}
+
+static void a_listener_of_others_bequeaths(void **state)
+{
+	struct addr at;
+	bool early = true;
+	int s = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), a, b;
+
+	assert_int_equal(addr_parse(&at, "127.0.0.1:0"), 0);
+	assert_int_equal(bind(s, &at.u.sa, at.len), 0);
+	assert_int_equal(listen(s, 4), 0);
+	sock_local(s, &at);
+	b = sock_connect(&at); /* before */
+	wait_for(s, POLLIN);
+	sock_bequeath(s);
+	a = sock_accept(s, NULL, &early);
+	assert_options(a);
+	assert_true(early);
+	close(a);
+	close(b);
+	assert_int_equal(sock_accept(s, NULL, &early), -1);
+	assert_int_equal(errno, EAGAIN);
+	assert_false(early);
+	b = sock_connect(&at);
+	wait_for(s, POLLIN);
+	a = sock_accept(s, NULL, &early);
+	assert_options(a);
+	close(a);
+	close(b);
+	close(s);
+}
+
+/* Asked until it is no longer under way. */
+static int outcome(int fd, const struct addr *to)
+{
+	int e;
+
+	while ((e = sock_connected(fd, to)) == EINPROGRESS)
+		wait_for(fd, POLLOUT);
+	return e;
+}
+
+static void says_when_it_is_connected(void **state)
+{
+	struct addr at, far;
+	char err[200];
+	int s = listen_text("127.0.0.1:0", &at, err, sizeof(err)), b = sock_connect(&at);
+
+	assert_true(b >= 0);
+	assert_int_equal(outcome(b, &at), 0);
+	assert_int_equal(sock_connected(b, &at), 0); /* as often as it is asked */
+	assert_int_equal(send(b, "x", 1, MSG_NOSIGNAL), 1);
+	close(b);
+	close(s);
+	b = sock_connect(&at);
+	if (b >= 0) {
+		assert_int_equal(outcome(b, &at), ECONNREFUSED);
+		close(b);
+	}
+	assert_int_equal(addr_parse(&far, "192.0.2.1:80"), 0);
+	assert_int_equal(sock_connected(-1, &far), EINPROGRESS); /* not asked */
+}
+
+static void a_full_queue_is_not_connected(void **state)
+{
+	struct addr at;
+	int s = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), b[4], n = 0;
+
+	assert_int_equal(addr_parse(&at, "127.0.0.1:0"), 0);
+	assert_int_equal(bind(s, &at.u.sa, at.len), 0);
+	assert_int_equal(listen(s, 0), 0);
+	sock_local(s, &at);
+	do {
+		assert_true(n < 4);
+		b[n] = sock_connect(&at);
+		assert_true(b[n] >= 0);
+	} while (sock_connected(b[n++], &at) == 0);
+	assert_int_equal(sock_connected(b[n - 1], &at), EINPROGRESS);
+	while (n > 0)
+		close(b[--n]);
+	close(s);
+}
+
 static void loopback(void **state)
 {
 	struct addr at, peer, local, mine;
-	struct linger l;
-	socklen_t len = sizeof(l);
 	char err[200], c;
 	int s = listen_text("127.0.0.1:0", &at, err, sizeof(err)), a, b;
 
 	assert_true(s >= 0);
 	assert_flags(s);
-	assert_int_equal(sock_accept(s, &peer, &local), -1);
+	assert_int_equal(sock_accept(s, &peer, NULL), -1);
 	assert_int_equal(errno, EAGAIN);
 	b = sock_connect(&at);
 	assert_true(b >= 0);
@@ -78,15 +171,15 @@ static void loopback(void **state)
 	wait_for(b, POLLOUT);
 	assert_int_equal(sock_error(b), 0);
 	wait_for(s, POLLIN);
-	a = sock_accept(s, &peer, &local);
+	a = sock_accept(s, &peer, NULL);
 	assert_true(a >= 0);
 	assert_flags(a);
 	sock_local(b, &mine);
 	assert_true(addr_equal(&peer, &mine));
+	sock_local(a, &local);
 	assert_true(addr_equal(&local, &at));
-	assert_int_equal(getsockopt(a, SOL_SOCKET, SO_LINGER, &l, &len), 0);
-	assert_int_equal(l.l_onoff, 1);
-	assert_int_equal(l.l_linger, 0);
+	assert_options(a);
+	assert_options(b);
 
 	sock_orderly(a);
 	close(a);
@@ -311,6 +404,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(loopback),
+		cmocka_unit_test(a_listener_of_others_bequeaths),
+		cmocka_unit_test(says_when_it_is_connected),
+		cmocka_unit_test(a_full_queue_is_not_connected),
 		cmocka_unit_test(addresses_of_this_host),
 		cmocka_unit_test(closing_without_a_word_is_a_reset),
 		cmocka_unit_test(any_takes_both_families),
