@@ -48,7 +48,7 @@ static void call_all(struct script *s)
 			ask_about_client(h.name);
 		BUG_ON(s->budget.peak > s->budget.limit);
 	}
-	if (policy_agent(&g, why, sizeof(why)) && s->ops.wants_agents)
+	if (policy_agent(&g, why, sizeof(why)) == REASON_DONE && s->ops.wants_agents)
 		BUG_ON(s->fault.text[0]);
 	policy_end(&e);
 }
