@@ -39,6 +39,7 @@ static struct dial *asking(int fd)
 		d->attempts[i].watch.fd = -1;
 	timer_init(&d->step, on_step);
 	timer_init(&d->deadline, on_deadline);
+	deferred_init(&d->begin, on_begin);
 	BUG_ON(loop_watch(&d->proxy_watch, fd, on_proxy) < 0);
 	return d;
 }
