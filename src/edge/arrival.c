@@ -153,7 +153,7 @@ static void on_tls(struct conn *c)
 		handshake_done(a);
 		break;
 	case TLS_FAILED:
-		fail(a, c->error == ECONNRESET ? REASON_CLIENT_RESET : REASON_CLIENT_TLS, tls_failure(c));
+		fail(a, conn_reason(c, c->error == ECONNRESET ? REASON_CLIENT_RESET : REASON_CLIENT_TLS), tls_failure(c));
 		break;
 	}
 }

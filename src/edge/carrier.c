@@ -139,7 +139,7 @@ void carrier_fail(struct carrier *c, enum reason why, const char *text)
 static void broken(struct carrier *c)
 {
 	const char *text = tls_failure(c->conn);
-	go_down(c, c->conn->error == ETIMEDOUT ? REASON_LINK_DEAD : REASON_LINK_CLOSED, text[0] ? text : strerror(c->conn->error));
+	go_down(c, conn_reason(c->conn, c->conn->error == ETIMEDOUT ? REASON_LINK_DEAD : REASON_LINK_CLOSED), text[0] ? text : strerror(c->conn->error));
 }
 
 static void read_some(struct carrier *c)

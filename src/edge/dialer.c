@@ -566,10 +566,11 @@ static void hear(struct uplink *u, const char *json, size_t len)
 {
 	struct hub_hello h;
 	char err[128];
+	int rv = hello_hub_parse(&h, json, len, err, sizeof(err));
 
-	if (hello_hub_parse(&h, json, len, err, sizeof(err)) < 0) {
+	if (rv < 0) {
 		if (u->state == GREETING)
-			uplink_leave(u, REASON_PROTOCOL, err);
+			uplink_leave(u, rv == HELLO_STARVED ? REASON_RESOURCES : REASON_PROTOCOL, err);
 		return;
 	}
 	if (u->state == GREETING)
@@ -620,7 +621,7 @@ static void on_tls(struct conn *c)
 	struct uplink *u = c->owner;
 
 	if (tls_state(c) == TLS_FAILED)
-		uplink_lost(u, REASON_LINK_CLOSED, tls_failure(c));
+		uplink_lost(u, conn_reason(c, REASON_LINK_CLOSED), tls_failure(c));
 	else if (tls_state(c) == TLS_UP && strcmp(tls_alpn(c), TLS_ALPN_LINK) != 0)
 		uplink_lost(u, REASON_PROTOCOL, "the other side is no hub: it does not speak " TLS_ALPN_LINK);
 	else if (tls_state(c) == TLS_UP)

@@ -91,7 +91,7 @@ static int fail_answer(struct exchange *x, const char *text)
 
 static int fail_client(struct exchange *x)
 {
-	(void)fail(x, REASON_CLIENT_RESET, NULL);
+	(void)fail(x, conn_reason(x->c, REASON_CLIENT_RESET), NULL);
 	return -1;
 }
 
@@ -333,7 +333,7 @@ static bool move_up(struct exchange *x, bool *more)
 		if (bad)
 			return false;
 		if (got == CONN_FAILED)
-			return fail(x, REASON_CLIENT_RESET, NULL);
+			return fail(x, conn_reason(x->c, REASON_CLIENT_RESET), NULL);
 		if (got == 0)
 			return end_in(x);
 		if (got == CONN_AGAIN)
@@ -595,7 +595,7 @@ static bool end_out(struct exchange *x)
 	if (!x->final || x->answer.framing != HTTP1_TUNNEL)
 		return fail(x, REASON_TARGET_RESET, "the target ended before its answer did");
 	if (conn_shut(x->c) == CONN_FAILED)
-		return fail(x, REASON_CLIENT_RESET, NULL);
+		return fail(x, conn_reason(x->c, REASON_CLIENT_RESET), NULL);
 	x->out_ended = x->answer.done = true;
 	x->moved_ms = clock_ms();
 	return true;
@@ -614,7 +614,7 @@ static bool move_down(struct exchange *x)
 		if (more < 0)
 			return false;
 	}
-	return fail(x, REASON_CLIENT_RESET, NULL);
+	return fail(x, conn_reason(x->c, REASON_CLIENT_RESET), NULL);
 }
 
 /* Both. */

@@ -429,8 +429,9 @@ static void hear(struct guest *g)
 	char err[160];
 	g->unheard = false;
 	g->heard_ms = clock_ms();
-	if (hello_agent_parse(&h, g->said, g->said_len, err, sizeof err) != 0) {
-		refuse(g, REASON_PROTOCOL, err, 0);
+	int rv = hello_agent_parse(&h, g->said, g->said_len, err, sizeof err);
+	if (rv != 0) {
+		refuse(g, rv == HELLO_STARVED ? REASON_RESOURCES : REASON_PROTOCOL, err, 0);
 		return;
 	}
 	greet(g, &h);
@@ -720,7 +721,7 @@ static void handshake_done(struct guest *g)
 static void handshake_failed(struct guest *g)
 {
 	if (g->conn->error != ECONNRESET)
-		log_refusal(g, REASON_IDENTITY, tls_failure(g->conn));
+		log_refusal(g, conn_reason(g->conn, REASON_IDENTITY), tls_failure(g->conn));
 	else if (log_wants(LOG_DEBUG) && may_log())
 		log_guest(LOG_DEBUG, "link_left", g, REASON_LINK_CLOSED, tls_failure(g->conn));
 	guest_free(g);
@@ -740,6 +741,7 @@ static void begin_tls(struct guest *g)
 {
 	struct conn *c = tls_accept(g->tls, g->conn, on_conn, g);
 	if (!c) {
+		log_refusal(g, REASON_RESOURCES, reason_text(REASON_RESOURCES));
 		guest_free(g);
 		return;
 	}

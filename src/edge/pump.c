@@ -63,11 +63,13 @@ static void give_up(struct pump *p, enum reason why)
 /* The conn has failed. What a target said before it broke is an answer, maybe (HTTP: 413, and the rest of the body is not read). */
 static void break_up(struct pump *p)
 {
+	enum reason why = conn_reason(p->c, p->o.local_reset);
+
 	if (p->o.target_side)
-		session_part(p->s, p->o.local_reset);
+		session_part(p->s, why);
 	else
-		session_abort(p->s, p->o.local_reset);
-	finish(p, p->o.local_reset);
+		session_abort(p->s, why);
+	finish(p, why);
 }
 
 static uint32_t quiet_limit(const struct pump *p)
@@ -401,6 +403,12 @@ void pump_abort(struct pump *p, enum reason why)
 {
 	BUG_ON(why == REASON_DONE);
 	give_up(p, why);
+}
+
+void pump_abort_soon(struct pump *p)
+{
+	p->homeless = true;
+	loop_defer(&p->again);
 }
 
 struct session *pump_session(struct pump *p)

@@ -264,6 +264,7 @@ static bool send_proxy_header(const struct job *j, int fd)
 	if (addr_parse(&src, j->client) < 0 || addr_parse(&dst, j->local) < 0)
 		src.len = dst.len = 0; /* LOCAL, UNKNOWN */
 	len = proxyhdr_build(header, j->service->send_proxy == SEND_PROXY_V1 ? 1 : 2, &src, &dst, &about);
+	errno = 0; /* it may be sent in part */
 	return send(fd, header, len, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)len;
 }
 
@@ -337,8 +338,8 @@ static void on_arrive(void *owner)
 	struct job *j = owner;
 
 	enlist(j);
-	if (j->redial)
-		(void)dial(j); /* no memory: the session must not end in here; the hub's connect timeout will see to it */
+	if (j->redial && !dial(j))
+		pump_abort_soon(j->pump);
 	j->redial = false;
 }
 

@@ -801,8 +801,8 @@ static void await_more(struct web *w, size_t n, ssize_t last)
 	if (last == CONN_FAILED && n == 0) {
 		over(w, w->requests ? REASON_DONE : REASON_CLIENT_RESET, false);
 	} else if (last == CONN_FAILED) {
-		record(w, REASON_CLIENT_RESET, 0, NULL);
-		over(w, REASON_CLIENT_RESET, false);
+		record(w, conn_reason(w->c, REASON_CLIENT_RESET), 0, NULL);
+		over(w, conn_reason(w->c, REASON_CLIENT_RESET), false);
 	} else if (last == 0 && n == 0) {
 		over(w, REASON_DONE, true);
 	} else if (last == 0) {
@@ -934,7 +934,7 @@ static void exchange_failed(struct web *w)
 	if (x->why == REASON_TARGET_RESET && repeatable(w->r)) {
 		drop_origin(w, REASON_IDLE);
 		repeat(w);
-	} else if (x->why == REASON_CLIENT_RESET)
+	} else if (x->why == REASON_CLIENT_RESET || w->c->error)
 		break_off(w, x->why, x->text);
 	else if (x->refusal && !x->begun)
 		refuse(w, &(struct refusal){ .status = x->refusal, .why = x->why, .text = x->text });
@@ -964,7 +964,7 @@ static bool move(struct web *w)
 static bool finish(struct web *w)
 {
 	if (spill_write(&w->out, w->c) == CONN_FAILED) {
-		over(w, REASON_CLIENT_RESET, false);
+		over(w, conn_reason(w->c, REASON_CLIENT_RESET), false);
 		return false;
 	}
 	if (w->out.buf)

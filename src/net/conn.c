@@ -206,6 +206,11 @@ int conn_attach(struct conn *c)
 	return loop_watch(&c->watch, c->fd, c->watch.on_ready);
 }
 
+enum reason conn_reason(const struct conn *c, enum reason otherwise)
+{
+	return c->error == ENOMEM || c->error == ENOBUFS ? REASON_RESOURCES : otherwise;
+}
+
 int conn_fd(const struct conn *c)
 {
 	return c->fd;

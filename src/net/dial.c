@@ -391,18 +391,18 @@ static void on_deadline(struct timer *timer)
 	give_up(d);
 }
 
-static void on_resolved(void *arg, const struct addr *addrs, size_t n, const char *why)
+static void on_resolved(void *arg, const struct resolved *r)
 {
 	struct dial *d = arg;
 
 	d->resolving = NULL;
-	if (n == 0) {
-		note(d, EHOSTUNREACH, "cannot resolve %s: %s", race_to(d)->host, why);
+	if (r->n == 0) {
+		note(d, r->starved ? ENOMEM : EHOSTUNREACH, "cannot resolve %s: %s", race_to(d)->host, r->why);
 		give_up(d);
 		return;
 	}
-	d->addr_count = (unsigned)(n < ADDRS_MAX ? n : ADDRS_MAX);
-	memcpy(d->addrs, addrs, d->addr_count * sizeof(*addrs));
+	d->addr_count = (unsigned)(r->n < ADDRS_MAX ? r->n : ADDRS_MAX);
+	memcpy(d->addrs, r->addrs, d->addr_count * sizeof(*r->addrs));
 	on_step(&d->step);
 }
 

@@ -38,12 +38,13 @@ struct answer {
 
 struct resolve {
 	struct resolver *resolver;
-	void (*on_done)(void *arg, const struct addr *addrs, size_t n, const char *why);
+	void (*on_done)(void *arg, const struct resolved *r);
 	void *arg;
 	uint16_t port;
 	bool asking;    /* c-ares holds a pointer to it */
 	bool cancelled; /* nobody waits for it; goes when c-ares lets go of it */
 	bool answered;  /* waits in the list of deferred work */
+	bool starved;
 	struct deferred deliver;
 	struct timer patience;
 	struct answer answer;
@@ -76,7 +77,27 @@ struct resolver {
 	struct host_line *hosts; /* owned */
 	size_t host_count;
 	struct timespec hosts_time;
+	bool blind; /* a socket of c-ares could not be watched: nothing would come of what it asks */
 };
+
+/* c-ares asks for both families, and says what one of them came to when it had no memory for the other. */
+static _Thread_local bool refused; /* an allocation of c-ares was, since it was called */
+
+static void *take_memory(size_t n)
+{
+	void *p = malloc(n);
+
+	refused |= n && !p;
+	return p;
+}
+
+static void *change_memory(void *old, size_t n)
+{
+	void *p = realloc(old, n);
+
+	refused |= n && !p;
+	return p;
+}
 
 static _Thread_local struct resolver *self;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
@@ -134,6 +155,8 @@ static void read_hosts(struct resolver *r)
 	r->hosts_time = st.st_mtim;
 	while (getline(&line, &size, f) > 0)
 		add_hosts_line(r, line);
+	if (!feof(f))
+		r->hosts_time = (struct timespec){ 0, 0 }; /* some lines are missing: once more, next time */
 	free(line);
 	fclose(f);
 }
@@ -247,7 +270,7 @@ static void deliver(struct deferred *d)
 
 	interleave(&q->answer);
 	set_port(&q->answer, q->port);
-	q->on_done(q->arg, q->answer.addrs, q->answer.n, q->why);
+	q->on_done(q->arg, &(struct resolved){ q->answer.addrs, q->answer.n, q->why, q->starved && q->answer.n == 0 });
 	let_go(q);
 }
 
@@ -286,6 +309,8 @@ static const char *status_text(int status)
 		return "name server refused";
 	case ARES_EBADNAME:
 		return "not a possible name";
+	case ARES_ENOMEM:
+		return "no memory";
 	default:
 		return ares_strerror(status);
 	}
@@ -328,19 +353,25 @@ static void on_ares(void *arg, int status, int timeouts, struct ares_addrinfo *i
 	}
 	if (q->answered)
 		return;
-	if (fresh.n == 0 && servers_failed(status))
+	if (fresh.n == 0 && (refused || servers_failed(status)))
 		g = last_good(q->resolver, q->name);
 	q->answer = g ? g->answer : fresh;
-	str_copy(q->why, sizeof(q->why), status_text(status == ARES_SUCCESS ? ARES_ENODATA : status));
+	q->starved = refused || status == ARES_ENOMEM || status == ARES_ECANCELLED;
+	str_copy(q->why, sizeof(q->why), status_text(q->starved ? ARES_ENOMEM : status == ARES_SUCCESS ? ARES_ENODATA : status));
 	answered(q);
 }
 
 /* ---- c-ares and the loop ---- */
 
+/* After each call of c-ares. A question of which a part is lost would only time out, or find half an answer: all end now, and are told why. */
 static void set_timer(struct resolver *r)
 {
-	struct timeval tv, *next = ares_timeout(r->channel, NULL, &tv);
+	struct timeval tv, *next;
 
+	if (r->blind || refused)
+		ares_cancel(r->channel);
+	r->blind = refused = false;
+	next = ares_timeout(r->channel, NULL, &tv);
 	if (next)
 		timer_start(&r->timer, (uint64_t)next->tv_sec * 1000 + (uint64_t)next->tv_usec / 1000 + 1);
 	else
@@ -375,7 +406,8 @@ static void watch_anew(struct lookup_socket *s)
 
 	loop_unwatch(&s->watch);
 	if (loop_watch(&s->watch, fd, on_socket) < 0) {
-		list_del(&s->node); /* its question times out */
+		self->blind = true;
+		list_del(&s->node);
 		mem_put(MEM_OTHER, s);
 	}
 }
@@ -400,13 +432,12 @@ static void add_socket(struct resolver *r, int fd)
 {
 	struct lookup_socket *s = mem_get(MEM_OTHER, sizeof(*s));
 
-	if (!s)
-		return; /* its question times out */
-	if (loop_watch(&s->watch, fd, on_socket) < 0) {
-		mem_put(MEM_OTHER, s);
+	if (s && loop_watch(&s->watch, fd, on_socket) == 0) {
+		list_add(&r->sockets, &s->node);
 		return;
 	}
-	list_add(&r->sockets, &s->node);
+	mem_put(MEM_OTHER, s);
+	r->blind = true;
 }
 
 static void on_socket_state(void *arg, ares_socket_t fd, int readable, int writable)
@@ -436,7 +467,7 @@ static void on_socket_state(void *arg, ares_socket_t fd, int readable, int writa
 
 static void library_init(void)
 {
-	library_status = ares_library_init(ARES_LIB_INIT_ALL);
+	library_status = ares_library_init_mem(ARES_LIB_INIT_ALL, take_memory, free, change_memory);
 }
 
 int resolve_init(char *err, size_t errsize)
@@ -494,8 +525,7 @@ static void add_localhost(const char *name, struct answer *out)
 	}
 }
 
-struct resolve *resolve_start(const char *host, uint16_t port, void (*on_done)(void *arg, const struct addr *addrs, size_t n, const char *why),
-			      void *arg)
+struct resolve *resolve_start(const char *host, uint16_t port, void (*on_done)(void *arg, const struct resolved *r), void *arg)
 {
 	const struct ares_addrinfo_hints hints = { .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM };
 	struct resolver *r = self;

@@ -19,6 +19,7 @@
 #include "mctunnel/net/tls_session.h"
 
 #include <errno.h>
+#include <openssl/crypto.h>
 #include <openssl/err.h>
 #include <openssl/rand.h>
 #include <openssl/ssl.h>
@@ -76,6 +77,38 @@ struct io {
 	size_t room; /* how much plaintext the reader can take */
 	uint8_t in[IN_SIZE], out[OUT_SIZE], record[RECORD];
 };
+
+/* OpenSSL says what went wrong, but not always that it was for want of memory: a certificate that it cannot decode then is a bad one. So its allocations pass here. */
+static _Thread_local bool refused; /* one was, since io_begin() */
+
+static void *take_memory(size_t n, const char *file, int line)
+{
+	void *p = n ? malloc(n) : NULL;
+
+	refused |= n && !p;
+	return p;
+}
+
+static void give_memory(void *p, const char *file, int line)
+{
+	free(p);
+}
+
+static void *change_memory(void *old, size_t n, const char *file, int line)
+{
+	void *p = n ? realloc(old, n) : NULL;
+
+	if (!n)
+		free(old);
+	refused |= n && !p;
+	return p;
+}
+
+/* Only before it has allocated anything. */
+__attribute__((constructor)) static void watch_memory(void)
+{
+	(void)CRYPTO_set_mem_functions(take_memory, change_memory, give_memory);
+}
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t io_key; /* frees a thread's buffers when it ends */
@@ -204,7 +237,10 @@ static void broke(struct tls_conn *t)
 {
 	unsigned long e = ERR_peek_error();
 
-	if (t->failure[0])
+	if (refused) {
+		t->failure[0] = 0; /* what it says may not be true */
+		fail(t, ENOMEM, "no memory");
+	} else if (t->failure[0])
 		fail(t, EPROTO, "%s", "");
 	else if (t->recv_error)
 		fail_io(t, t->recv_error);
@@ -379,6 +415,7 @@ static void io_begin(struct tls_conn *t, size_t room)
 		tls_thread_init();
 	BUG_ON(io->in_at != io->in_len || io->out_len);
 	io->room = room;
+	refused = false;
 	ERR_clear_error();
 }
 
@@ -653,11 +690,13 @@ static const struct conn_ops tls_ops = {
 static bool note_peer(struct tls_conn *t, X509_STORE_CTX *x)
 {
 	free(t->peer);
+	errno = 0;
 	t->peer = tls_trust_note(&t->tls->trust, X509_STORE_CTX_get0_cert(x), x);
 	if (t->peer)
 		return true;
-	str_copy(t->failure, sizeof(t->failure), "no memory, or the names in the certificate cannot be read");
-	X509_STORE_CTX_set_error(x, X509_V_ERR_OUT_OF_MEM);
+	refused |= errno == ENOMEM;
+	str_copy(t->failure, sizeof(t->failure), "the names in the certificate cannot be read");
+	X509_STORE_CTX_set_error(x, refused ? X509_V_ERR_OUT_OF_MEM : X509_V_ERR_INVALID_EXTENSION);
 	return false;
 }
 
@@ -672,6 +711,8 @@ static int verify(X509_STORE_CTX *x, void *arg)
 	tls_cert_subject(X509_STORE_CTX_get0_cert(x), t->subject, sizeof(t->subject));
 	if (X509_verify_cert(x) > 0)
 		return note_peer(t, x);
+	if (refused)
+		X509_STORE_CTX_set_error(x, X509_V_ERR_OUT_OF_MEM); /* the peer is told that it was us */
 	error = X509_STORE_CTX_get_error(x);
 	tls_cert_subject(X509_STORE_CTX_get_current_cert(x), who, sizeof(who)); /* it may be an intermediate one */
 	snprintf(t->failure, sizeof(t->failure), "%s (%.100s)", verify_text(error),
@@ -735,7 +776,10 @@ static int on_new_ticket(SSL *ssl, void *arg)
 		tls_session_limit(session, t->tls->life_s);
 	if (SSL_version(ssl) != TLS1_3_VERSION || !t->peer || !SSL_SESSION_get0_peer(session))
 		return 1;
-	return tls_session_keep_note(session, t->peer);
+	if (tls_session_keep_note(session, t->peer))
+		return 1;
+	refused = true; /* there is no other reason */
+	return 0;
 }
 
 /* A ticket is AES-256-CBC with HMAC-SHA256 behind it, as OpenSSL's own. */
@@ -811,7 +855,9 @@ static void handshake(struct tls_conn *t)
 	io_begin(t, RECORD);
 	o = outcome(t, SSL_do_handshake(t->ssl));
 	io_end(t);
-	if (o == DONE && t->state == TLS_HANDSHAKING)
+	if (o != BROKEN && t->send_error == ENOMEM)
+		fail_io(t, t->send_error); /* the other side would wait for what is lost */
+	else if (o == DONE && t->state == TLS_HANDSHAKING)
 		up(t);
 	else if (o == AGAIN && t->send_error && !t->sock_readable)
 		fail_io(t, t->send_error);
@@ -985,7 +1031,8 @@ struct conn *tls_connect(struct tls *tls, struct conn *plain, const char *server
 	t = make_tls_conn(tls, on_event, owner);
 	if (!t)
 		return NULL;
-	ok = ask_for(t, server_name) && use_ticket(t, ticket);
+	refused = false;
+	ok = ask_for(t, server_name) && use_ticket(t, ticket) && !refused; /* an address that could not be read would be taken for a name */
 	ERR_clear_error();
 	if (ok)
 		return take_over(t, plain);

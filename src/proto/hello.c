@@ -8,12 +8,30 @@
 #include "mctunnel/base/str.h"
 
 #include <jansson.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { DEPTH_MAX = 16, WEIGHT_MAX = 256 };
+
+/* jansson says of a text for which it has no memory that it is none. */
+static _Thread_local bool refused; /* an allocation was, since load() */
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void *take_memory(size_t n)
+{
+	void *p = malloc(n);
+
+	refused |= !p;
+	return p;
+}
+
+static void watch_memory(void)
+{
+	json_set_alloc_funcs(take_memory, free);
+}
 
 /* Reading one JSON object; the first thing that is wrong is kept, what follows is skipped. */
 struct reader {
@@ -147,8 +165,7 @@ static void *list_room(struct reader *r, size_t n, size_t size)
 {
 	void *room = r->bad ? NULL : calloc(n ? n : 1, size);
 
-	if (!room)
-		complain(r, "out of memory");
+	refused |= !room && !r->bad;
 	return room;
 }
 
@@ -257,6 +274,8 @@ static json_t *load(struct reader *r, const char *json, size_t len)
 	json_error_t e;
 	json_t *obj = NULL;
 
+	pthread_once(&once, watch_memory);
+	refused = false;
 	json_object_seed((size_t)rnd_u64() | 1); /* jansson would look for /dev/urandom, which a chroot lacks */
 	if (len > HELLO_SIZE_MAX)
 		complain(r, "longer than %u bytes", HELLO_SIZE_MAX);
@@ -268,6 +287,14 @@ static json_t *load(struct reader *r, const char *json, size_t len)
 		complain(r, "not an object");
 	r->obj = obj;
 	return obj;
+}
+
+/* What was found wrong may be right, where something is missing. */
+static int verdict(const struct reader *r)
+{
+	if (refused)
+		snprintf(r->err, r->errsize, "out of memory");
+	return refused ? HELLO_STARVED : r->bad ? -1 : 0;
 }
 
 int hello_agent_parse(struct agent_hello *out, const char *json, size_t len, char *err, size_t errsize)
@@ -285,9 +312,9 @@ int hello_agent_parse(struct agent_hello *out, const char *json, size_t len, cha
 	out->serial = read_count(&r, "serial");
 	read_services(&r, out);
 	json_decref(obj);
-	if (r.bad)
+	if (verdict(&r) != 0)
 		hello_agent_fini(out);
-	return r.bad ? -1 : 0;
+	return verdict(&r);
 }
 
 int hello_hub_parse(struct hub_hello *out, const char *json, size_t len, char *err, size_t errsize)
@@ -309,9 +336,9 @@ int hello_hub_parse(struct hub_hello *out, const char *json, size_t len, char *e
 	out->resume_ms = read_int(&r, "resume_ms", 0, UINT32_MAX);
 	read_refused(&r, out);
 	json_decref(obj);
-	if (r.bad)
+	if (verdict(&r) != 0)
 		hello_hub_fini(out);
-	return r.bad ? -1 : 0;
+	return verdict(&r);
 }
 
 void hello_agent_fini(struct agent_hello *h)

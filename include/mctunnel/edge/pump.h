@@ -45,6 +45,7 @@ void pump_start(struct pump *p, struct session *s, struct conn *c);
 void pump_conn(struct pump *p, struct conn *c);
 /* The session ends and the conn is aborted, on_done is called. */
 void pump_abort(struct pump *p, enum reason why);
+void pump_abort_soon(struct pump *p); /* for want of resources; from within on_arrive, where it must not end */
 struct session *pump_session(struct pump *p); /* NULL in on_done */
 /* Bytes taken from the conn / given to the conn. */
 uint64_t pump_in(const struct pump *p);

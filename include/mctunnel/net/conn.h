@@ -4,6 +4,7 @@
 #ifndef MCTUNNEL_NET_CONN_H
 #define MCTUNNEL_NET_CONN_H
 
+#include "mctunnel/base/reason.h"
 #include "mctunnel/event/loop.h"
 
 #include <stdbool.h>
@@ -70,6 +71,9 @@ void conn_detach(struct conn *c);
 int conn_attach(struct conn *c) __attribute__((warn_unused_result));
 
 int conn_fd(const struct conn *c);
+
+/* Why a broken conn ends what was carried over it: RESOURCES when we had no memory for it, else what the caller says of the other side. */
+enum reason conn_reason(const struct conn *c, enum reason otherwise);
 
 /* For what is built over a plain conn (TLS): frees the object and returns its descriptor, unwatched, untouched. */
 int conn_release(struct conn *plain) __attribute__((warn_unused_result));

@@ -10,7 +10,7 @@ struct dial;
 struct dial_result {
 	int fd;          /* connected, non-blocking (TCP options as sock_connect); -1: failed; taken by the callee */
 	struct addr to;  /* the address reached */
-	int error;       /* errno: ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH, ENETUNREACH, ENOENT, EACCES; EPROTO: the proxy refused */
+	int error;       /* errno: ECONNREFUSED, ETIMEDOUT, EHOSTUNREACH, ENETUNREACH, ENOENT, EACCES; EPROTO: the proxy refused; ENOMEM, EMFILE, ...: it was us */
 	const char *why; /* a sentence for the log */
 };
 

@@ -54,8 +54,9 @@ struct hub_hello {
 char *hello_agent_build(const struct agent_hello *h, size_t *len);
 char *hello_hub_build(const struct hub_hello *h, size_t *len);
 
-/* Parse whatever a peer sent: 0, or -1 with a sentence in err. Unknown keys are ignored (later versions); missing ones and values out of range are errors.
- * On success the caller frees with ..._fini. Names must match [A-Za-z0-9._-]{1,63}. */
+/* Parse whatever a peer sent: 0, -1 (it is wrong) or HELLO_STARVED (no memory to read it), with a sentence in err. Unknown keys are ignored (later versions);
+ * missing ones and values out of range are errors. On success the caller frees with ..._fini. Names must match [A-Za-z0-9._-]{1,63}. */
+#define HELLO_STARVED (-2)
 int hello_agent_parse(struct agent_hello *out, const char *json, size_t len, char *err, size_t errsize) __attribute__((warn_unused_result));
 int hello_hub_parse(struct hub_hello *out, const char *json, size_t len, char *err, size_t errsize) __attribute__((warn_unused_result));
 void hello_agent_fini(struct agent_hello *h);

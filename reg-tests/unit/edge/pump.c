@@ -503,6 +503,44 @@ static void silence_ends_the_session(void **state)
 	turns(1);
 }
 
+static const struct conn_ops *its_own;
+
+static ssize_t no_memory_to_read(struct conn *c, const struct iovec *iov, int n)
+{
+	c->ops = its_own;
+	c->error = ENOMEM;
+	return CONN_FAILED;
+}
+
+static void no_memory_is_not_the_clients_reset(void **state)
+{
+	struct conn_ops ops;
+
+	begin(0, 0);
+	its_own = t.p->c->ops;
+	ops = *its_own;
+	ops.readv = no_memory_to_read;
+	t.p->c->ops = &ops;
+	assert_int_equal(send(t.peer, "x", 1, 0), 1);
+	wait_done();
+	assert_int_equal(t.why, REASON_RESOURCES);
+	assert_int_equal(t.s.abort_why, REASON_RESOURCES);
+	close(t.peer);
+	turns(1);
+}
+
+static void may_be_aborted_soon(void **state)
+{
+	begin(0, 0);
+	pump_abort_soon(t.p);
+	assert_false(t.done);
+	turns(1);
+	assert_true(t.done);
+	assert_int_equal(t.why, REASON_RESOURCES);
+	close(t.peer);
+	turns(1);
+}
+
 static int set_up(void **state)
 {
 	loop_init();
@@ -538,6 +576,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_full_session_holds_the_socket_back, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_reset_is_not_held_up_by_a_full_session, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(bytes_wait_for_the_target, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(no_memory_is_not_the_clients_reset, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(may_be_aborted_soon, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(unsent_bytes_are_not_waited_for_for_ever, set_up, tear_down), /* from here on the clock is the test's */
 		cmocka_unit_test_setup_teardown(silence_ends_the_session, set_up, tear_down),
 	};

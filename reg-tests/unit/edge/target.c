@@ -20,11 +20,11 @@ static struct {
 	struct conf conf;
 	struct conf_service services[3];
 	struct pump pump; /* the only one */
-	int refusals, dials, cancels, established;
+	int refusals, dials, cancels, established, doomed;
 	enum reason refused;
 	void (*on_done)(void *arg, struct dial_result *r);
 	void *arg;
-	bool no_session;
+	bool no_session, no_dial;
 } t;
 
 void link_refuse(struct link *l, int32_t stream, enum reason why)
@@ -50,7 +50,7 @@ struct dial *dial_start(const struct endpoint *e, const struct dial_options *o, 
 	t.dials++;
 	t.on_done = done;
 	t.arg = arg;
-	return (struct dial *)&t;
+	return t.no_dial ? NULL : (struct dial *)&t;
 }
 
 void dial_cancel(struct dial *d)
@@ -88,6 +88,11 @@ static void pump_end(enum reason why)
 void pump_abort(struct pump *p, enum reason why)
 {
 	pump_end(why);
+}
+
+void pump_abort_soon(struct pump *p)
+{
+	t.doomed++;
 }
 
 struct session *pump_session(struct pump *p)
@@ -256,6 +261,17 @@ static void dials_anew_after_a_move(void **state)
 	close(peer);
 }
 
+/* The client would have waited for timeouts.connect. */
+static void no_memory_to_dial_anew(void **state)
+{
+	request("db");
+	t.pump.ev->on_leave(t.pump.owner);
+	t.no_dial = true;
+	t.pump.ev->on_arrive(t.pump.owner);
+	assert_int_equal(t.doomed, 1);
+	pump_end(REASON_RESOURCES);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -264,6 +280,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(connects_and_says_who_comes, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(says_what_the_hub_knows, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(dials_anew_after_a_move, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(no_memory_to_dial_anew, set_up, tear_down),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

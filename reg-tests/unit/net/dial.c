@@ -17,12 +17,12 @@ static struct addr mirror; /* the kernel gives its port to whoever dials it */
 static bool slow;          /* nothing is connected at once */
 
 static struct {
-	void (*on_done)(void *, const struct addr *, size_t, const char *);
+	void (*on_done)(void *, const struct resolved *);
 	void *arg;
 	int cancelled;
 } question;
 
-struct resolve *resolve_start(const char *host, uint16_t port, void (*on_done)(void *, const struct addr *, size_t, const char *), void *arg)
+struct resolve *resolve_start(const char *host, uint16_t port, void (*on_done)(void *, const struct resolved *), void *arg)
 {
 	question.on_done = on_done;
 	question.arg = arg;
@@ -298,7 +298,7 @@ static void race(void **state)
 	struct addr addrs[3] = { hole.addr, refusing.addr, live.addr };
 
 	start(&named, (struct dial_options){ 0 });
-	question.on_done(question.arg, addrs, 3, "");
+	question.on_done(question.arg, &(struct resolved){ addrs, 3, "", false });
 	expect_connected();
 	assert_true(addr_equal(&result.to, &live.addr));
 	assert_int_equal(question.cancelled, 0);
@@ -309,14 +309,14 @@ static void every_address_fails(void **state)
 	struct addr addrs[2] = { refusing.addr, refusing.addr };
 
 	start(&named, (struct dial_options){ .second_attempt = true });
-	question.on_done(question.arg, addrs, 2, "");
+	question.on_done(question.arg, &(struct resolved){ addrs, 2, "", false });
 	expect_failure(ECONNREFUSED, "connecting to 127.0.0.1:");
 }
 
 static void no_such_name(void **state)
 {
 	start(&named, (struct dial_options){ 0 });
-	question.on_done(question.arg, NULL, 0, "name does not exist");
+	question.on_done(question.arg, &(struct resolved){ NULL, 0, "name does not exist", false });
 	expect_failure(EHOSTUNREACH, "cannot resolve hub.test: name does not exist");
 }
 
@@ -335,7 +335,7 @@ static void cancelling(void **state)
 	dial_cancel(start(&named, (struct dial_options){ 0 }));
 	assert_int_equal(question.cancelled, 1);
 	struct dial *d = start(&named, (struct dial_options){ 0 });
-	question.on_done(question.arg, addrs, 2, "");
+	question.on_done(question.arg, &(struct resolved){ addrs, 2, "", false });
 	loop_turn(0);
 	dial_cancel(d);
 	for (int i = 0; i < 3; i++)

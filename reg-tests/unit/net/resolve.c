@@ -9,20 +9,24 @@
 
 #include <cmocka.h>
 
+#include "../failing.h"
+
 static struct {
 	int calls;
 	size_t n;
 	struct addr addrs[ANSWER_MAX];
 	char why[100];
+	bool starved;
 } got;
 
-static void on_done(void *arg, const struct addr *addrs, size_t n, const char *why)
+static void on_done(void *arg, const struct resolved *r)
 {
 	assert_ptr_equal(arg, &got);
 	got.calls++;
-	got.n = n;
-	memcpy(got.addrs, addrs, n * sizeof(*addrs));
-	str_copy(got.why, sizeof(got.why), why);
+	got.n = r->n;
+	memcpy(got.addrs, r->addrs, r->n * sizeof(*r->addrs));
+	str_copy(got.why, sizeof(got.why), r->why);
+	got.starved = r->starved;
 }
 
 /* ---- a name server of four names over UDP ---- */
@@ -264,6 +268,31 @@ static void the_cache_is_bounded(void **state)
 	assert_non_null(last_good(self, "NAME-63"));
 }
 
+/* The Nth allocation failing in a question of a resolver that knows no answer yet. */
+static void no_memory_is_no_missing_name(void **state)
+{
+	unsigned n = 0;
+	bool failed;
+
+	do {
+		teardown(state);
+		setup(state);
+		start_server();
+		failing = ++n;
+		if (resolve_start("v4.test.", 443, on_done, &got)) {
+			for (int i = 0; i < 1000 && !got.calls; i++)
+				loop_turn(20);
+			failed = has_failed();
+			assert_int_equal(got.calls, 1);
+			assert_true(got.n == 1 || (failed && got.starved));
+		} else {
+			failed = has_failed();
+			assert_true(failed);
+		}
+	} while (failed);
+	assert_true(n > 10);
+}
+
 static void silence_is_no_hang(void **state)
 {
 	struct resolve *q;
@@ -293,6 +322,7 @@ int main(void)
 		T(an_old_answer_will_do_while_the_server_thinks),
 		T(the_cache_is_bounded),
 		T(silence_is_no_hang),
+		T(no_memory_is_no_missing_name),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

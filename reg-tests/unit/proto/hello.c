@@ -11,6 +11,8 @@
 
 #include <cmocka.h>
 
+#include "../failing.h"
+
 #define INSTANCE "\"instance\":\"000102030405060708090a0b0c0d0e0f\""
 #define HEAD "{\"protocol\":1,\"agent\":\"edge-1\",\"tunnel\":\"site-a\",\"version\":\"1.0\"," INSTANCE ",\"draining\":false"
 #define AGENT(services) HEAD ",\"services\":[" services "]}"
@@ -304,6 +306,34 @@ static void test_sizes(void **state)
 	free(json);
 }
 
+static void test_no_memory_is_no_bad_frame(void **state)
+{
+	static const char agent[] = AGENT(SERVICE("web") "," SERVICE("db")), hub[] = "{\"protocol\":1,\"hub\":\"hub-a\",\"version\":\"1.0\"," INSTANCE ",\"accepted\":true,\"reason\":\"\",\"text\":\"\"," HUB_TIMES ",\"refused\":[\"ssh\"]}";
+
+	for (int i = 0; i < 2; i++) {
+		struct agent_hello a;
+		struct hub_hello h;
+		char err[200] = "";
+		unsigned n = 0;
+		bool failed;
+		int rv;
+
+		do {
+			failing = ++n;
+			rv = i ? hello_hub_parse(&h, hub, sizeof(hub) - 1, err, sizeof(err)) : hello_agent_parse(&a, agent, sizeof(agent) - 1, err, sizeof(err));
+			failed = has_failed();
+			assert_int_equal(rv, failed ? HELLO_STARVED : 0);
+			if (failed)
+				assert_string_equal(err, "out of memory");
+			if (rv == 0 && i)
+				hello_hub_fini(&h);
+			else if (rv == 0)
+				hello_agent_fini(&a);
+		} while (failed);
+		assert_true(n > 20);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -324,6 +354,7 @@ int main(void)
 		cmocka_unit_test(test_repetitions),
 		cmocka_unit_test(test_depth),
 		cmocka_unit_test(test_sizes),
+		cmocka_unit_test(test_no_memory_is_no_bad_frame),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
