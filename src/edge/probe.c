@@ -95,6 +95,12 @@ static void on_deadline(struct timer *t)
 	end(p, p->s->check.type == CHECK_TLS ? CHECK_L6TOUT : CHECK_L7TOUT, 0, "");
 }
 
+/* It says nothing of the target. */
+static bool ours(int error)
+{
+	return error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS;
+}
+
 /* ---- HTTP ---- */
 
 static const char *host_of(const struct conf_service *s)
@@ -170,7 +176,8 @@ static bool begin_http(struct probe *p)
 
 static bool heard_grpc(struct probe *p, const uint8_t *data, size_t len)
 {
-	static const enum check_status statuses[] = { [GRPC_SERVING] = CHECK_L7OK, [GRPC_OTHER] = CHECK_L7STS, [GRPC_MALFORMED] = CHECK_L7RSP };
+	static const enum check_status statuses[] = { [GRPC_SERVING] = CHECK_L7OK, [GRPC_OTHER] = CHECK_L7STS, [GRPC_MALFORMED] = CHECK_L7RSP,
+		[GRPC_STARVED] = CHECK_SOCKERR };
 	enum grpc_verdict v = grpc_probe_input(p->grpc, data, len);
 	const char *text;
 	uint32_t code;
@@ -245,8 +252,10 @@ static void on_conn(struct conn *c)
 	say(p); /* gRPC: what came may want an answer, and may have been the end */
 	if (p->grpc && heard_grpc(p, piece, 0))
 		return;
-	if (n != CONN_AGAIN)
-		end(p, CHECK_L7RSP, 0, n == 0 ? "the connection ended before the answer" : strerror(c->error));
+	if (n == 0)
+		end(p, CHECK_L7RSP, 0, "the connection ended before the answer");
+	else if (n == CONN_FAILED)
+		end(p, ours(c->error) ? CHECK_SOCKERR : CHECK_L7RSP, 0, strerror(c->error));
 }
 
 static bool begin_talk(struct probe *p, int fd)
@@ -264,7 +273,7 @@ static void on_tls(struct conn *c)
 	struct probe *p = c->owner;
 
 	if (tls_state(c) == TLS_FAILED)
-		end(p, CHECK_L6RSP, 0, tls_failure(c));
+		end(p, ours(c->error) ? CHECK_SOCKERR : CHECK_L6RSP, 0, tls_failure(c));
 	else if (tls_state(c) == TLS_UP)
 		end(p, CHECK_L6OK, 0, "");
 }
@@ -299,6 +308,7 @@ static bool send_proxy_header(const struct probe *p, int fd)
 	if (p->s->send_proxy == SEND_PROXY_NONE)
 		return true;
 	len = proxyhdr_build(header, p->s->send_proxy == SEND_PROXY_V1 ? 1 : 2, &nobody, &nobody, NULL);
+	errno = 0; /* it may be sent in part */
 	return send(fd, header, len, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)len;
 }
 
@@ -308,8 +318,10 @@ static void connected(struct probe *p, int fd)
 	bool begun = false;
 
 	if (!send_proxy_header(p, fd)) {
+		int error = errno;
+
 		close(fd);
-		end(p, CHECK_L4CON, 0, "the connection ended at once");
+		end(p, ours(error) ? CHECK_SOCKERR : CHECK_L4CON, 0, ours(error) ? strerror(error) : "the connection ended at once");
 		return;
 	}
 	switch (p->s->check.type) {
@@ -330,17 +342,9 @@ static void connected(struct probe *p, int fd)
 
 static enum check_status status_of(int error)
 {
-	switch (error) {
-	case ETIMEDOUT:
+	if (error == ETIMEDOUT)
 		return CHECK_L4TOUT;
-	case EMFILE:
-	case ENFILE:
-	case ENOMEM:
-	case ENOBUFS:
-		return CHECK_SOCKERR;
-	default:
-		return CHECK_L4CON;
-	}
+	return ours(error) ? CHECK_SOCKERR : CHECK_L4CON;
 }
 
 static void on_dialled(void *arg, struct dial_result *r)

@@ -139,7 +139,7 @@ unsigned translate_end(struct translation *t, bool fin, bool bare)
 {
 	begin(t);
 	if (!t->method || !t->path)
-		return t->too_long ? 431 : t->no_memory ? 500 : 501; /* CONNECT has no path */
+		return t->too_long ? 431 : t->no_memory ? 503 : 501; /* CONNECT has no path */
 	if (t->authority && t->host)
 		return 400;
 	if (t->cookies)
@@ -152,7 +152,7 @@ unsigned translate_end(struct translation *t, bool fin, bool bare)
 	if (t->chunked)
 		add_text(t, "transfer-encoding: chunked\r\n");
 	add(t, "\r\n", 2);
-	return t->too_long ? 431 : t->no_memory ? 500 : 0;
+	return t->too_long ? 431 : t->no_memory ? 503 : 0;
 }
 
 void translate_free(struct translation *t)

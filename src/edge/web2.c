@@ -89,6 +89,7 @@ struct stream {
 	struct h2_field *fields; /* owned: of the block at hand; texts too */
 	size_t fields_n;
 	bool trailers;         /* fields are the answer's last ones */
+	bool trailers_lost;    /* there was no memory for one of them */
 };
 
 struct web2 {
@@ -107,6 +108,7 @@ struct web2 {
 	uint64_t up, down, requests;
 	size_t interim; /* bytes of interim answers since all was written last */
 	bool eof, shut, stopping;
+	bool starved; /* there was no memory for what is to be written */
 };
 
 static atomic_uint opened; /* streams of all threads that have descriptors */
@@ -411,12 +413,17 @@ static bool add_field(struct stream *s, const char *name, const char *value)
 	return true;
 }
 
-/* What there is no room for the client does without. */
+/* What there is no room for the client does without; for want of memory it does not. */
 static void on_trailer(void *arg, const char *name, const char *value)
 {
 	struct stream *s = arg;
 
-	s->trailers |= add_field(s, name, value);
+	if (s->fields_n == H2_MUX_FIELDS)
+		return;
+	if (add_field(s, name, value))
+		s->trailers = true;
+	else
+		s->trailers_lost = true;
 }
 
 static bool lengthen(char **text, size_t *len, const char *data, size_t n)
@@ -437,7 +444,7 @@ static bool keep_trailers(struct stream *s, const char *data, size_t n)
 		return false;
 	if (s->body.done)
 		translate_trailers(s->last, s->last_len, on_trailer, s);
-	return true;
+	return !s->trailers_lost;
 }
 
 static bool keep_body(struct stream *s, const char *data, size_t n, struct http1_error *err)
@@ -552,6 +559,8 @@ static void on_target_block(void *owner, void *stream, enum h2_block what, bool 
 {
 	struct stream *s = stream;
 
+	if (s->state == ENDED)
+		return; /* a part of it is missing */
 	if (s->answered) {
 		s->trailers = true;
 	} else if (s->status < 200) {
@@ -572,6 +581,8 @@ static void on_target_data(void *owner, void *stream, const uint8_t *data, size_
 {
 	struct stream *s = stream;
 
+	if (s->state == ENDED)
+		return;
 	if (bufq_append(&s->in, data, n) < 0)
 		stream_break(s, H2_INTERNAL_ERROR);
 	h2_mux_wake(s->w->mux, s->id);
@@ -664,6 +675,7 @@ static void begin_target(struct stream *s, const char *rest, size_t n)
 	h2_mux_input(s->target, (const uint8_t *)rest + used, n - (size_t)used);
 }
 
+/* false: our end is broken. A target that does not get all of it would wait for ever. */
 static bool talk_to_target(struct stream *s)
 {
 	uint8_t piece[PIECE];
@@ -673,9 +685,13 @@ static bool talk_to_target(struct stream *s)
 	while (s->target && s->state != ENDED && s->wire.len == 0) {
 		size_t n = h2_mux_output(s->target, piece, sizeof(piece));
 
+		if (h2_mux_starved(s->target) || (n > 0 && bufq_append(&s->wire, piece, n) < 0)) {
+			stream_break(s, H2_INTERNAL_ERROR);
+			return true;
+		}
 		if (n == 0)
 			return true;
-		if (bufq_append(&s->wire, piece, n) < 0 || conn_flush(s->c, &s->wire) < 0)
+		if (conn_flush(s->c, &s->wire) < 0)
 			return false;
 	}
 	return true;
@@ -962,7 +978,8 @@ static bool write_all(struct web2 *w)
 			w->interim = 0;
 			return true;
 		}
-		if (bufq_append(&w->unsent, piece, n) < 0 || conn_flush(w->c, &w->unsent) < 0)
+		w->starved = bufq_append(&w->unsent, piece, n) < 0;
+		if (w->starved || conn_flush(w->c, &w->unsent) < 0)
 			return false;
 	}
 	return true;
@@ -1031,15 +1048,25 @@ static bool say_end(struct web2 *w)
 	return conn_shut(w->c) == 0;
 }
 
+static enum reason why_over(const struct web2 *w, bool good)
+{
+	if (w->starved || h2_mux_starved(w->mux))
+		return REASON_RESOURCES;
+	if (h2_mux_broken(w->mux))
+		return REASON_BAD_REQUEST;
+	return good && w->streams_n == 0 ? REASON_DONE : conn_reason(w->c, REASON_CLIENT_RESET);
+}
+
 /* May free it. */
 static void serve(struct web2 *w)
 {
 	bool good = read_some(w) && (w->shut || write_all(w));
 
+	good = good && !h2_mux_starved(w->mux);
 	if (good && !w->eof && !w->shut && h2_mux_over(w->mux) && all_said(w))
 		good = say_end(w);
 	if (!good || w->eof) {
-		web2_end(w, h2_mux_broken(w->mux) ? REASON_BAD_REQUEST : good && w->streams_n == 0 ? REASON_DONE : REASON_CLIENT_RESET, good);
+		web2_end(w, why_over(w, good), good);
 		return;
 	}
 	watch_quiet(w);

@@ -198,7 +198,11 @@ size_t grpc_probe_output(struct grpc_probe *p, uint8_t *dst, size_t size)
 
 enum grpc_verdict grpc_probe_input(struct grpc_probe *p, const uint8_t *data, size_t len)
 {
-	if (p->verdict == GRPC_WAITING && !h2_client_input(p->h2, data, len) && p->verdict == GRPC_WAITING)
+	if (p->verdict != GRPC_WAITING || h2_client_input(p->h2, data, len) || p->verdict != GRPC_WAITING)
+		return p->verdict;
+	if (h2_client_starved(p->h2))
+		judge(p, GRPC_STARVED, 0, "no memory");
+	else
 		judge(p, GRPC_MALFORMED, 0, "what answers does not speak HTTP/2");
 	return p->verdict;
 }

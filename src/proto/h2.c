@@ -7,6 +7,7 @@
 
 #include "mctunnel/base/bug.h"
 #include "mctunnel/base/list.h"
+#include "mctunnel/base/mem.h"
 #include "mctunnel/base/slot.h"
 #include "mctunnel/base/str.h"
 #include "mctunnel/proto/h2_client.h"
@@ -32,6 +33,11 @@ struct piece { /* of a hello frame, until it is serialised */
 	uint8_t data[];
 };
 
+struct memory { /* of one session; must live as long */
+	struct slot_share share;
+	bool refused; /* once: what nghttp2 says then may not be true, and something that was to be said or done is lost */
+};
+
 struct h2 {
 	nghttp2_session *ng; /* owned */
 	enum h2_role role;
@@ -51,15 +57,33 @@ struct h2 {
 	struct h2_sink *sink; /* borrowed: of the running h2_output */
 	uint8_t *out, *run; /* inside its buffer: where to go on; where what iov does not tell of yet begins */
 	size_t room;
-	struct slot_share shared;
+	struct memory memory;
 	char error[128];
 };
 
 static void set_error(struct h2 *h, const char *what)
 {
 	h->broken = true;
-	if (!h->error[0])
-		str_copy(h->error, sizeof h->error, what);
+	if (h->memory.refused || !h->error[0])
+		str_copy(h->error, sizeof h->error, h->memory.refused ? "out of memory" : what);
+}
+
+static void starve(struct h2 *h)
+{
+	h->memory.refused = true;
+	set_error(h, "");
+}
+
+/* After calls of nghttp2 that fail for other reasons as well, which do no harm. */
+static void look_for_memory(struct h2 *h)
+{
+	if (h->memory.refused)
+		starve(h);
+}
+
+bool h2_starved(const struct h2 *h)
+{
+	return h->memory.refused;
 }
 
 const char *h2_error(const struct h2 *h)
@@ -75,10 +99,12 @@ const char *h2_error(const struct h2 *h)
 
 static void *take_memory(size_t size, void *arg)
 {
-	void *p = size >= LARGE ? slot_take(arg, size) : NULL;
+	struct memory *m = arg;
+	void *p = size >= LARGE ? slot_take(&m->share, size) : NULL;
 	if (p)
 		return p;
 	p = malloc(size);
+	m->refused |= !p;
 	if (p && size > SLOT_SIZE)
 		slot_shed(p, size); /* the buffer of a large frame */
 	return p;
@@ -86,41 +112,45 @@ static void *take_memory(size_t size, void *arg)
 
 static void *take_zeroed(size_t n, size_t size, void *arg)
 {
+	struct memory *m = arg;
 	void *p = NULL;
 	if (n == 1 && size >= LARGE)
-		p = slot_take(arg, size);
+		p = slot_take(&m->share, size);
 	else if (n > 1 && size <= SLOT_SIZE / n && n * size >= LARGE)
 		p = slot_get();
-	return p ? p : calloc(n, size);
+	if (!p)
+		p = calloc(n, size);
+	m->refused |= !p;
+	return p;
 }
 
 static void give_memory(void *p, void *arg)
 {
+	struct memory *m = arg;
 	if (p && slot_owns(p))
-		slot_give(arg, p);
+		slot_give(&m->share, p);
 	else
 		free(p);
 }
 
+/* So its queues grow, by a few bytes and seldom. Where it cannot queue a frame for want of them, it frees the frame twice (1.52): this must not fail. */
 static void *change_memory(void *p, size_t size, void *arg)
 {
 	if (!p)
-		return take_memory(size, arg);
+		return size >= LARGE ? take_memory(size, arg) : xmalloc(size);
 	if (!slot_owns(p))
-		return realloc(p, size);
+		return xrealloc(p, size);
 	size_t there = slot_rest(p); /* it has at most that */
-	void *fresh = malloc(size);
-	if (fresh) {
-		memcpy(fresh, p, size < there ? size : there);
-		give_memory(p, arg);
-	}
+	void *fresh = xmalloc(size);
+	memcpy(fresh, p, size < there ? size : there);
+	give_memory(p, arg);
 	return fresh;
 }
 
-/* nghttp2 keeps a copy; shared must live as long as its session. */
-static nghttp2_mem memory_in(struct slot_share *shared)
+/* nghttp2 keeps a copy. */
+static nghttp2_mem calls_of(struct memory *m)
 {
-	return (nghttp2_mem){shared, take_memory, give_memory, take_zeroed, change_memory};
+	return (nghttp2_mem){m, take_memory, give_memory, take_zeroed, change_memory};
 }
 
 /* ---- header fields ---- */
@@ -357,11 +387,12 @@ static int on_data_chunk(nghttp2_session *ng, uint8_t flags, int32_t id, const u
 	return 0;
 }
 
+/* A request that could not be sent for want of memory is closed as if it had been refused; but the link is over then, and its streams go on elsewhere. */
 static int on_stream_close(nghttp2_session *ng, int32_t id, uint32_t code, void *arg)
 {
 	struct h2 *h = arg;
 	void *stream = stream_owner(h, id);
-	if (stream)
+	if (stream && !h->memory.refused)
 		h->ev->on_closed(h->owner, stream, code);
 	return 0;
 }
@@ -382,8 +413,10 @@ static int on_hello_chunk(nghttp2_session *ng, const nghttp2_frame_hd *hd, const
 		return NGHTTP2_ERR_CALLBACK_FAILURE;
 	}
 	char *grown = realloc(h->hello, h->hello_len + len + 1);
-	if (!grown)
+	if (!grown) {
+		starve(h);
 		return NGHTTP2_ERR_CALLBACK_FAILURE;
+	}
 	memcpy(grown + h->hello_len, data, len);
 	h->hello = grown;
 	h->hello_len += len;
@@ -448,6 +481,7 @@ int h2_input(struct h2 *h, const uint8_t *data, size_t len)
 		data += n;
 		len -= (size_t)n;
 	}
+	look_for_memory(h);
 	/* nghttp2 wants nothing more once it has decided on a GOAWAY for a violation. */
 	if (!h->peer_closing && !h->closing && !nghttp2_session_want_read(h->ng))
 		set_error(h, "HTTP/2 protocol error");
@@ -567,10 +601,11 @@ ssize_t h2_output(struct h2 *h, struct h2_sink *k)
 	int rv = nghttp2_session_send(h->ng);
 	end_run(h);
 	h->sink = NULL;
-	if (rv != 0 && rv != NGHTTP2_ERR_WOULDBLOCK) {
+	look_for_memory(h);
+	if (rv != 0 && rv != NGHTTP2_ERR_WOULDBLOCK)
 		set_error(h, nghttp2_strerror(rv));
+	if (h->memory.refused || (rv != 0 && rv != NGHTTP2_ERR_WOULDBLOCK))
 		return -1;
-	}
 	return (ssize_t)(k->size - h->room);
 }
 
@@ -591,7 +626,7 @@ void h2_hello(struct h2 *h, enum h2_frame type, const char *json, size_t len)
 		size_t n = len - at < HELLO_PIECE ? len - at : HELLO_PIECE;
 		struct piece *p = malloc(sizeof *p + n);
 		if (!p) {
-			set_error(h, "out of memory");
+			starve(h);
 			return;
 		}
 		p->len = n;
@@ -600,7 +635,7 @@ void h2_hello(struct h2 *h, enum h2_frame type, const char *json, size_t len)
 		list_add(&h->pieces, &p->node);
 		at += n;
 		if (nghttp2_submit_extension(h->ng, (uint8_t)type, at == len ? HELLO_END : 0, 0, p) != 0) {
-			set_error(h, "out of memory");
+			starve(h);
 			return;
 		}
 	} while (at < len);
@@ -623,6 +658,8 @@ int32_t h2_connect(struct h2 *h, const struct h2_fields *f, void *stream)
 	build_fields(&l, f, true);
 	int32_t id = nghttp2_submit_request(h->ng, NULL, l.nv, l.n, &source, stream);
 	explain_resets(h);
+	if (id < 0)
+		h->memory.refused = false; /* the link is as it was */
 	return id < 0 ? -1 : id;
 }
 
@@ -649,7 +686,9 @@ int h2_answer(struct h2 *h, int32_t id, const struct h2_fields *f, bool fin)
 	if (!h2_stream_open(h, id))
 		return -1;
 	build_fields(&l, f, false);
-	return nghttp2_submit_response(h->ng, id, l.nv, l.n, fin ? NULL : &source) == 0 ? 0 : -1;
+	int rv = nghttp2_submit_response(h->ng, id, l.nv, l.n, fin ? NULL : &source);
+	look_for_memory(h); /* the hub would wait for it */
+	return rv == 0 ? 0 : -1;
 }
 
 bool h2_stream_open(const struct h2 *h, int32_t id)
@@ -660,26 +699,27 @@ bool h2_stream_open(const struct h2 *h, int32_t id)
 void h2_wake(struct h2 *h, int32_t id)
 {
 	nghttp2_session_resume_data(h->ng, id);
+	look_for_memory(h);
 }
 
 void h2_credit(struct h2 *h, int32_t id, uint32_t bytes)
 {
-	if (nghttp2_submit_window_update(h->ng, NGHTTP2_FLAG_NONE, id, (int32_t)bytes) == NGHTTP2_ERR_NOMEM)
-		set_error(h, "out of memory");
+	nghttp2_submit_window_update(h->ng, NGHTTP2_FLAG_NONE, id, (int32_t)bytes);
+	look_for_memory(h);
 }
 
 void h2_reset(struct h2 *h, int32_t id, uint32_t code)
 {
-	if (nghttp2_submit_rst_stream(h->ng, NGHTTP2_FLAG_NONE, id, code) == NGHTTP2_ERR_NOMEM)
-		set_error(h, "out of memory");
+	nghttp2_submit_rst_stream(h->ng, NGHTTP2_FLAG_NONE, id, code);
+	look_for_memory(h);
 }
 
 void h2_ping(struct h2 *h, uint64_t value)
 {
 	uint8_t data[8];
 	memcpy(data, &value, sizeof data);
-	if (nghttp2_submit_ping(h->ng, NGHTTP2_FLAG_NONE, data) == NGHTTP2_ERR_NOMEM)
-		set_error(h, "out of memory");
+	nghttp2_submit_ping(h->ng, NGHTTP2_FLAG_NONE, data);
+	look_for_memory(h);
 }
 
 void h2_drain(struct h2 *h, const char *text)
@@ -690,8 +730,8 @@ void h2_drain(struct h2 *h, const char *text)
 static void say_goaway(struct h2 *h, int32_t last, uint32_t code, const char *text)
 {
 	h->closing = true;
-	if (nghttp2_submit_goaway(h->ng, NGHTTP2_FLAG_NONE, last, code, (const uint8_t *)text, strlen(text)) == NGHTTP2_ERR_NOMEM)
-		set_error(h, "out of memory");
+	nghttp2_submit_goaway(h->ng, NGHTTP2_FLAG_NONE, last, code, (const uint8_t *)text, strlen(text));
+	look_for_memory(h);
 }
 
 /* The agent's GOAWAY names the highest number there is: what is under way and what crosses it on the wire is still served. */
@@ -733,7 +773,7 @@ static void set_callbacks(nghttp2_session_callbacks *cb)
 
 static nghttp2_session *make_session(struct h2 *h)
 {
-	nghttp2_mem memory = memory_in(&h->shared);
+	nghttp2_mem memory = calls_of(&h->memory);
 	nghttp2_session_callbacks *cb = NULL;
 	nghttp2_option *opt = NULL;
 	nghttp2_session *ng = NULL;
@@ -810,15 +850,15 @@ struct rest { /* borrowed from nghttp2: serialised, not yet taken */
 	size_t len;
 };
 
-/* Fills dst with what there is to send; *over: nghttp2 has failed. */
-static size_t give_out(nghttp2_session *ng, struct rest *r, uint8_t *dst, size_t size, bool *over)
+/* Fills dst with what there is to send; *failed: nghttp2 has, which takes memory for what it sends. */
+static size_t give_out(nghttp2_session *ng, struct rest *r, uint8_t *dst, size_t size, bool *failed)
 {
 	size_t at = 0;
 	while (at < size) {
 		if (r->len == 0) {
 			ssize_t n = nghttp2_session_mem_send(ng, &r->at);
 			if (n < 0)
-				*over = true;
+				*failed = true;
 			if (n <= 0)
 				break;
 			r->len = (size_t)n;
@@ -842,7 +882,7 @@ struct h2_server {
 	struct rest rest;
 	bool trailers; /* h2_server_trailers was called for the answer being pulled */
 	bool over, broken;
-	struct slot_share shared;
+	struct memory memory;
 };
 
 #define PLAIN_FIELDS 8
@@ -945,7 +985,7 @@ static int server_frame_sent(nghttp2_session *ng, const nghttp2_frame *frame, vo
 	struct h2_server *s = arg;
 	if (frame->hd.type == NGHTTP2_GOAWAY) { /* nghttp2's own, or ours */
 		s->over = true;
-		s->broken = frame->goaway.error_code != NGHTTP2_NO_ERROR;
+		s->broken = frame->goaway.error_code != NGHTTP2_NO_ERROR && !s->memory.refused;
 	}
 	return 0;
 }
@@ -955,9 +995,11 @@ void h2_server_input(struct h2_server *s, const uint8_t *data, size_t len)
 	s->bytes += (uint32_t)len;
 	s->frames += s->bytes / BYTES_A_FRAME;
 	s->bytes %= BYTES_A_FRAME;
-	while (len > 0 && !s->over) {
+	while (len > 0 && !s->over && !s->memory.refused) {
 		ssize_t n = nghttp2_session_mem_recv(s->ng, data, len);
-		if (n == NGHTTP2_ERR_FLOODED) {
+		if (s->memory.refused) {
+			break;
+		} else if (n == NGHTTP2_ERR_FLOODED) {
 			server_give_up(s, NGHTTP2_ENHANCE_YOUR_CALM);
 		} else if (n < 0) {
 			server_give_up(s, NGHTTP2_PROTOCOL_ERROR);
@@ -970,17 +1012,17 @@ void h2_server_input(struct h2_server *s, const uint8_t *data, size_t len)
 
 size_t h2_server_output(struct h2_server *s, uint8_t *dst, size_t size)
 {
-	return give_out(s->ng, &s->rest, dst, size, &s->over);
+	return s->memory.refused ? 0 : give_out(s->ng, &s->rest, dst, size, &s->over);
 }
 
 bool h2_server_wants_output(const struct h2_server *s)
 {
-	return s->rest.len > 0 || nghttp2_session_want_write(s->ng) != 0;
+	return !s->memory.refused && (s->rest.len > 0 || nghttp2_session_want_write(s->ng) != 0);
 }
 
 bool h2_server_over(const struct h2_server *s)
 {
-	return s->over || !nghttp2_session_want_read(s->ng);
+	return s->over || s->memory.refused || !nghttp2_session_want_read(s->ng);
 }
 
 bool h2_server_broken(const struct h2_server *s)
@@ -995,6 +1037,8 @@ static ssize_t server_pull(nghttp2_session *ng, int32_t id, uint8_t *buf, size_t
 	bool fin = false;
 	s->trailers = false;
 	size_t n = stream ? s->ev->pull(s->owner, stream, buf, len, &fin) : 0;
+	if (s->memory.refused)
+		return NGHTTP2_ERR_CALLBACK_FAILURE; /* without its trailers it would look whole */
 	if (n == 0 && !fin)
 		return NGHTTP2_ERR_DEFERRED;
 	if (fin)
@@ -1043,7 +1087,7 @@ uint32_t h2_server_take_frames(struct h2_server *s)
 
 static nghttp2_session *make_server(struct h2_server *s)
 {
-	nghttp2_mem memory = memory_in(&s->shared);
+	nghttp2_mem memory = calls_of(&s->memory);
 	nghttp2_session_callbacks *cb = NULL;
 	nghttp2_option *opt = NULL;
 	nghttp2_session *ng = NULL;
@@ -1104,7 +1148,7 @@ struct h2_client {
 	size_t body_len, body_at;
 	struct rest rest;
 	bool over;
-	struct slot_share shared;
+	struct memory memory;
 };
 
 static int client_header(nghttp2_session *ng, const nghttp2_frame *frame, const uint8_t *name, size_t namelen, const uint8_t *value, size_t valuelen,
@@ -1129,7 +1173,8 @@ static int client_stream_close(nghttp2_session *ng, int32_t id, uint32_t code, v
 {
 	struct h2_client *c = arg;
 	c->over = true;
-	c->ev->on_end(c->owner, code);
+	if (!c->memory.refused)
+		c->ev->on_end(c->owner, code);
 	return 0;
 }
 
@@ -1155,18 +1200,23 @@ bool h2_client_input(struct h2_client *c, const uint8_t *data, size_t len)
 		data += n;
 		len -= (size_t)n;
 	}
-	return c->over || nghttp2_session_want_read(c->ng);
+	return !c->memory.refused && (c->over || nghttp2_session_want_read(c->ng));
 }
 
 size_t h2_client_output(struct h2_client *c, uint8_t *dst, size_t size)
 {
 	bool failed; /* h2_client_input() will say so */
-	return c->over ? 0 : give_out(c->ng, &c->rest, dst, size, &failed);
+	return c->over || c->memory.refused ? 0 : give_out(c->ng, &c->rest, dst, size, &failed);
+}
+
+bool h2_client_starved(const struct h2_client *c)
+{
+	return c->memory.refused;
 }
 
 static nghttp2_session *make_client(struct h2_client *c)
 {
-	nghttp2_mem memory = memory_in(&c->shared);
+	nghttp2_mem memory = calls_of(&c->memory);
 	nghttp2_session_callbacks *cb = NULL;
 	nghttp2_session *ng = NULL;
 	if (nghttp2_session_callbacks_new(&cb) == 0) {
@@ -1225,7 +1275,7 @@ struct h2_mux {
 	int64_t unseen; /* bytes that came and belong to no frame that was shown: of unknown types */
 	struct rest rest;
 	bool server, trailers, over, broken;
-	struct slot_share shared;
+	struct memory memory;
 };
 
 static void mux_give_up(struct h2_mux *m, uint32_t code)
@@ -1347,7 +1397,7 @@ static int mux_frame_sent(nghttp2_session *ng, const nghttp2_frame *frame, void 
 	struct h2_mux *m = arg;
 	if (frame->hd.type == NGHTTP2_GOAWAY && frame->goaway.error_code != NGHTTP2_NO_ERROR) { /* nghttp2's own, or ours */
 		m->over = true;
-		m->broken = true;
+		m->broken |= !m->memory.refused;
 	}
 	return 0;
 }
@@ -1362,9 +1412,11 @@ static void mux_count_unseen(struct h2_mux *m)
 void h2_mux_input(struct h2_mux *m, const uint8_t *data, size_t len)
 {
 	m->unseen += (int64_t)len;
-	while (len > 0 && !m->over) {
+	while (len > 0 && !m->over && !m->memory.refused) {
 		ssize_t n = nghttp2_session_mem_recv(m->ng, data, len);
-		if (n < 0) {
+		if (m->memory.refused) {
+			break;
+		} else if (n < 0) {
 			mux_give_up(m, n == NGHTTP2_ERR_FLOODED ? NGHTTP2_ENHANCE_YOUR_CALM : NGHTTP2_PROTOCOL_ERROR);
 		} else {
 			data += n;
@@ -1376,22 +1428,27 @@ void h2_mux_input(struct h2_mux *m, const uint8_t *data, size_t len)
 
 size_t h2_mux_output(struct h2_mux *m, uint8_t *dst, size_t size)
 {
-	return give_out(m->ng, &m->rest, dst, size, &m->over);
+	return m->memory.refused ? 0 : give_out(m->ng, &m->rest, dst, size, &m->over);
 }
 
 bool h2_mux_wants_output(const struct h2_mux *m)
 {
-	return m->rest.len > 0 || nghttp2_session_want_write(m->ng) != 0;
+	return !m->memory.refused && (m->rest.len > 0 || nghttp2_session_want_write(m->ng) != 0);
 }
 
 bool h2_mux_over(const struct h2_mux *m)
 {
-	return m->over || (!nghttp2_session_want_read(m->ng) && !nghttp2_session_want_write(m->ng));
+	return m->over || m->memory.refused || (!nghttp2_session_want_read(m->ng) && !nghttp2_session_want_write(m->ng));
 }
 
 bool h2_mux_broken(const struct h2_mux *m)
 {
 	return m->broken;
+}
+
+bool h2_mux_starved(const struct h2_mux *m)
+{
+	return m->memory.refused;
 }
 
 static ssize_t mux_pull(nghttp2_session *ng, int32_t id, uint8_t *buf, size_t len, uint32_t *flags, nghttp2_data_source *source, void *arg)
@@ -1401,6 +1458,8 @@ static ssize_t mux_pull(nghttp2_session *ng, int32_t id, uint8_t *buf, size_t le
 	bool fin = false;
 	m->trailers = false;
 	size_t n = stream ? m->ev->pull(m->owner, stream, buf, len, &fin) : 0;
+	if (m->memory.refused)
+		return NGHTTP2_ERR_CALLBACK_FAILURE; /* without its trailers it would look whole */
 	if (n == 0 && !fin)
 		return NGHTTP2_ERR_DEFERRED;
 	if (fin)
@@ -1479,7 +1538,7 @@ uint32_t h2_mux_take_glitches(struct h2_mux *m)
 
 static nghttp2_session *make_mux(struct h2_mux *m)
 {
-	nghttp2_mem memory = memory_in(&m->shared);
+	nghttp2_mem memory = calls_of(&m->memory);
 	nghttp2_session_callbacks *cb = NULL;
 	nghttp2_option *opt = NULL;
 	nghttp2_session *ng = NULL;

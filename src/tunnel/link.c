@@ -208,6 +208,11 @@ static void ping_if_due(struct link *l)
 	h2_ping(l->h2, l->ping_sent);
 }
 
+static enum reason broken_for(const struct link *l)
+{
+	return h2_starved(l->h2) ? REASON_RESOURCES : REASON_PROTOCOL;
+}
+
 ssize_t link_output(struct link *l, struct h2_sink *k)
 {
 	if (l->dead)
@@ -222,7 +227,7 @@ ssize_t link_output(struct link *l, struct h2_sink *k)
 	ssize_t n = h2_output(l->h2, k);
 	if (n < 0) {
 		l->dead = true;
-		l->ev->on_dead(l->owner, REASON_PROTOCOL);
+		l->ev->on_dead(l->owner, broken_for(l));
 		return 0;
 	}
 	/* What h2 closed just now may wait for a barrier: its PING must be behind everything that was written above. */
@@ -320,7 +325,7 @@ int link_input(struct link *l, const uint8_t *data, size_t len)
 	int rv = h2_input(l->h2, data, len);
 	deliver(l);
 	if (rv != 0)
-		return die_of(l, REASON_PROTOCOL);
+		return die_of(l, broken_for(l));
 	if (flooded(l))
 		return die_of(l, REASON_FLOOD);
 	if (h2_wants_output(l->h2))

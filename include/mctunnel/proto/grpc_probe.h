@@ -7,7 +7,7 @@
 
 struct grpc_probe;
 
-enum grpc_verdict { GRPC_WAITING, GRPC_SERVING, GRPC_OTHER, GRPC_MALFORMED };
+enum grpc_verdict { GRPC_WAITING, GRPC_SERVING, GRPC_OTHER, GRPC_MALFORMED, GRPC_STARVED /* memory is used up: nothing was found */ };
 
 /* service: "" for the server as a whole, at most 128 bytes. NULL: no memory. Texts are copied. */
 struct grpc_probe *grpc_probe_new(const char *authority, const char *service, uint32_t timeout_ms) __attribute__((warn_unused_result));

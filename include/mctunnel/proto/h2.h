@@ -71,6 +71,7 @@ void h2_free(struct h2 *h); /* no callback is called any more */
 /* 0, or -1: the peer broke the protocol or memory is used up; the link must be closed (a last h2_output may carry the GOAWAY). h2_error says why. */
 int h2_input(struct h2 *h, const uint8_t *data, size_t len) __attribute__((warn_unused_result));
 const char *h2_error(const struct h2 *h);
+bool h2_starved(const struct h2 *h); /* it was memory: the peer has done nothing wrong */
 
 /* Where output goes. iov[0..n) are its bytes in their order, in buf or, what streams send, where next() said; good until input or the next output. */
 struct h2_sink {

@@ -22,9 +22,10 @@ struct h2_client *h2_client_new(const struct h2_client_events *ev, void *owner, 
     __attribute__((warn_unused_result));
 void h2_client_free(struct h2_client *c); /* no event any more; NULL is allowed */
 
-/* False: what came is not HTTP/2, breaks it, or breaks a limit. Then there is no event any more. Some of it shows only after the output that follows:
+/* False: what came is not HTTP/2, breaks it, or breaks a limit, or memory is used up. Then there is no event any more. Some of it shows only after the output that follows:
  * call it again then, with len 0. */
 bool h2_client_input(struct h2_client *c, const uint8_t *data, size_t len);
+bool h2_client_starved(const struct h2_client *c); /* it was memory */
 size_t h2_client_output(struct h2_client *c, uint8_t *dst, size_t size); /* bytes to send; 0: none now */
 
 #endif

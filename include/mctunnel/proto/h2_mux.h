@@ -44,6 +44,7 @@ size_t h2_mux_output(struct h2_mux *m, uint8_t *dst, size_t size); /* bytes to s
 bool h2_mux_wants_output(const struct h2_mux *m);
 bool h2_mux_over(const struct h2_mux *m);   /* what comes is thrown away; close when there is no output left */
 bool h2_mux_broken(const struct h2_mux *m); /* over because the other side broke the protocol or a limit */
+bool h2_mux_starved(const struct h2_mux *m); /* over because memory is used up: break the connection, the other side must not take what it has for whole */
 
 /* Client: opens a stream. Fields: :method first. fin: no body. The id, -1: not possible. */
 int32_t h2_mux_open(struct h2_mux *m, void *stream, const struct h2_field *f, size_t n, bool fin);

@@ -19,7 +19,7 @@ struct link_events {
 	void (*on_goaway)(void *owner, enum reason why); /* the other side will open or take no new sessions here */
 	/* Optional. The session of this node cannot go on here though the link lives (the other side refused more streams): session_park it, and resume it elsewhere. */
 	void (*on_strand)(void *owner, struct list *node);
-	void (*on_dead)(void *owner, enum reason why);   /* LINK_DEAD, PROTOCOL, FLOOD: the owner must call link_down and close; may come from within link_input and timers */
+	void (*on_dead)(void *owner, enum reason why);   /* LINK_DEAD, PROTOCOL, FLOOD, RESOURCES: the owner must call link_down and close; may come from within link_input and timers */
 };
 
 struct link *link_new(enum h2_role role, const struct link_events *ev, void *owner, uint32_t max_streams) __attribute__((warn_unused_result));

@@ -77,6 +77,7 @@ static void test_words(void **state)
 		{ ECONNREFUSED, false, 601, CHECK_L4CON, "Connection refused" },
 		{ EMFILE, false, 0, CHECK_SOCKERR, "Too many open files" },
 		{ ENOBUFS, false, 0, CHECK_SOCKERR, "No buffer space available" },
+		{ ENOMEM, true, 0, CHECK_SOCKERR, "Cannot allocate memory" },
 	};
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
@@ -108,11 +109,50 @@ static void test_cancelled(void **state)
 	nothing_left();
 }
 
+static int broken_with;
+
+static ssize_t break_readv(struct conn *c, const struct iovec *iov, int n)
+{
+	c->error = broken_with;
+	return CONN_FAILED;
+}
+
+static void close_nothing(struct conn *c, bool orderly)
+{
+}
+
+/* An answer that cannot be read for want of memory is no bad one. */
+static void test_broken_while_it_waits(void **state)
+{
+	static const struct conn_ops ops = { .readv = break_readv, .close = close_nothing };
+	static const struct {
+		int error;
+		enum check_status status;
+	} rows[] = { { ECONNRESET, CHECK_L7RSP }, { ENOMEM, CHECK_SOCKERR }, { ENOBUFS, CHECK_SOCKERR } };
+
+	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+		struct conn c = { .ops = &ops };
+		struct probe *p = start();
+
+		assert_non_null(p);
+		p->dial = NULL;
+		p->head = malloc(HEAD_MAX);
+		p->conn = &c;
+		c.owner = p;
+		broken_with = rows[i].error;
+		on_conn(&c);
+		assert_int_equal(t.results, 1);
+		assert_int_equal(t.result.status, rows[i].status);
+		nothing_left();
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_words),
 		cmocka_unit_test(test_cancelled),
+		cmocka_unit_test(test_broken_while_it_waits),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -12,6 +12,8 @@
 
 #include <cmocka.h>
 
+#include "../failing.h"
+
 enum { MAX = 4096 };
 
 static struct translation t;
@@ -213,6 +215,23 @@ static void tell(void *arg, const char *name, const char *value)
 	snprintf(out + strlen(out), 200 - strlen(out), "%s=%s;", name, value);
 }
 
+static void no_memory_is_said(void **state)
+{
+	unsigned n = 0, result;
+	bool failed;
+
+	do {
+		tear_down(state);
+		set_up(state);
+		failing = ++n;
+		SAY(POST, { "cookie", "a=b" }, { "x", "y" });
+		result = translate_end(&t, false, false);
+		failed = has_failed();
+		assert_int_equal(result, failed ? 503 : 0);
+	} while (failed);
+	assert_true(n > 2);
+}
+
 static void trailers_of_answers(void **state)
 {
 	char text[] = "X-Sum: 1\r\nGrpc-Status:\r\nProxy-Connection: a\r\nA:  b : c\t\r\n\r\n", none[] = "\r\n", got[200] = "";
@@ -230,7 +249,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(requests), T(requests_without_fields), T(bodies_of_unknown_length_are_chunked), T(a_length_frames_the_body), T(bare_heads_have_no_framing),
 		T(types_of_grpc), T(cookies_come_together), T(trailers_are_wanted), T(one_host), T(connect_is_not_for_us), T(too_long), T(exactly_long_enough),
-		T(answers), T(answers_that_do_not_fit), T(trailers_of_answers),
+		T(answers), T(answers_that_do_not_fit), T(trailers_of_answers), T(no_memory_is_said),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,5 @@
 /* grpc_probe: against our own server of grpc_health.h, in memory; and answers made by hand, whole and byte by byte. */
+#include "mctunnel/base/mem.h"
 #include "mctunnel/proto/grpc_health.h"
 #include "mctunnel/proto/grpc_probe.h"
 
@@ -9,6 +10,8 @@
 #include <string.h>
 
 #include <cmocka.h>
+
+#include "../failing.h"
 
 static char asked[GRPC_HEALTH_NAME_MAX];
 static enum health_status answer;
@@ -165,12 +168,48 @@ static void test_answers(void **state)
 	}
 }
 
+/* SERVING, to a probe whose Nth allocation fails. Whether one failed. */
+static bool probe_without_memory(unsigned n)
+{
+	const struct bytes in = rows[0].in;
+	enum grpc_verdict v = GRPC_STARVED;
+	struct grpc_probe *p;
+	uint32_t code;
+	bool failed;
+
+	mem_ballast(); /* what must not fail takes it */
+	failing = n;
+	p = grpc_probe_new("a", "", 1000);
+	if (p) {
+		drain(p);
+		(void)grpc_probe_input(p, (const uint8_t *)in.at, in.len);
+		drain(p);
+		v = grpc_probe_input(p, NULL, 0);
+	}
+	failed = has_failed();
+	assert_true(v == GRPC_SERVING || (failed && v == GRPC_STARVED));
+	if (p && v == GRPC_STARVED)
+		assert_string_equal(grpc_probe_text(p, &code), "no memory");
+	grpc_probe_free(p);
+	return failed;
+}
+
+static void test_no_memory_is_no_bad_answer(void **state)
+{
+	unsigned n = 1;
+
+	while (probe_without_memory(n))
+		n++;
+	assert_true(n > 10);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_our_server),
 		cmocka_unit_test(test_too_long_a_name),
 		cmocka_unit_test(test_answers),
+		cmocka_unit_test(test_no_memory_is_no_bad_answer),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

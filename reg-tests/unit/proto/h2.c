@@ -1,6 +1,7 @@
 /* The layer over nghttp2: header fields, hello frames in pieces, order of what is sent, streams that end in odd moments, limits. */
 #include "proto/h2.c"
 
+#include "../failing.h"
 #include "../tunnel/pair.h"
 
 static struct side hub, agent;
@@ -138,6 +139,59 @@ static void test_hello_too_large(void **state)
 	assert_int_equal(hub.hellos, 0);
 	assert_int_equal(h2_input(hub.raw, (const uint8_t *)"", 0), -1);
 	assert_string_equal(h2_error(hub.raw), "hello frame is larger than 256 KiB");
+}
+
+/* All that a link does, the Nth allocation failing. Whether one failed. */
+static bool exchange_without_memory(unsigned n)
+{
+	struct h2_fields ok = {.status = 200};
+	bool failed;
+	hub.send = 40000;
+	mem_ballast(); /* what must not fail takes it */
+	failing = n;
+	h2_hello(agent.raw, H2_FRAME_AGENT, "{}", 2);
+	hub.stream = ask();
+	settle_pair(&hub, &agent);
+	if (agent.requests)
+		(void)h2_answer(agent.raw, agent.stream, &ok, false);
+	settle_pair(&hub, &agent);
+	hub.send = 10;
+	h2_wake(hub.raw, hub.stream);
+	h2_credit(agent.raw, agent.stream, 40000);
+	h2_ping(hub.raw, 1);
+	settle_pair(&hub, &agent);
+	h2_reset(hub.raw, hub.stream, 1);
+	settle_pair(&hub, &agent);
+	failed = has_failed();
+	for (int i = 0; i < 2; i++) {
+		struct h2 *h = i ? agent.raw : hub.raw;
+		if (h2_starved(h))
+			assert_string_equal(h2_error(h), "out of memory");
+		else
+			assert_int_equal(h2_input(h, (const uint8_t *)"", 0), 0);
+	}
+	if (h2_starved(hub.raw) || h2_starved(agent.raw) || hub.stream < 0) {
+		assert_true(failed);
+		return true;
+	}
+	assert_int_equal(hub.hellos, 1);
+	assert_int_equal(hub.answers, 1);
+	assert_int_equal(hub.credit, 40000);
+	assert_int_equal(hub.pongs, 1);
+	assert_int_equal(agent.got, 40010);
+	assert_int_equal(agent.resets, 1);
+	return failed;
+}
+
+static void test_no_memory_is_not_the_peers_fault(void **state)
+{
+	unsigned n = 1;
+	while (exchange_without_memory(n)) {
+		n++;
+		over(state);
+		fresh(state);
+	}
+	assert_true(n > 15);
 }
 
 static void test_hello_never_sent(void **state)
@@ -417,6 +471,7 @@ int main(int argc, char **argv)
 		T(test_hello_in_pieces),
 		T(test_hello_too_large),
 		T(test_hello_never_sent),
+		T(test_no_memory_is_not_the_peers_fault),
 		T(test_frames_are_full_and_fit),
 		T(test_bytes_stay_where_they_lie),
 		T(test_length_of_a_frame),

@@ -1,4 +1,5 @@
 /* h2_mux: both roles talk to each other in memory, in pieces of any size; where one of them must misbehave, the bytes are made by hand. */
+#include "mctunnel/base/mem.h"
 #include "mctunnel/proto/h2_mux.h"
 
 #include <setjmp.h>
@@ -9,6 +10,8 @@
 #include <string.h>
 
 #include <cmocka.h>
+
+#include "../failing.h"
 
 enum { STREAMS = 8, BODY = 300000, FIELDS = 2000 };
 
@@ -242,6 +245,48 @@ static void trailers_end_both_ways(void **state)
 	assert_ended(t, 0);
 }
 
+/* A request and its answer, both with a body and trailers, the Nth allocation failing. Whether one failed. */
+static bool exchange_without_memory(void **state, unsigned n)
+{
+	struct stream *s = &client.streams[0], *t = &server.streams[0];
+	bool failed;
+
+	tear_down(state);
+	set_up(state);
+	client.n = 1;
+	*s = (struct stream){ .end = &client, .to_send = BODY, .trailers = true };
+	mem_ballast(); /* what must not fail takes it */
+	failing = n;
+	s->id = h2_mux_open(client.m, s, get, 4, false);
+	talk(16384);
+	t->to_send = BODY;
+	t->trailers = true;
+	if (server.n > 0)
+		h2_mux_answer(server.m, t->id, ok, 2, false);
+	talk(16384);
+	failed = has_failed();
+	assert_false(h2_mux_broken(client.m) || h2_mux_broken(server.m));
+	if (s->closed && s->code == 0) {
+		assert_int_equal(s->got, BODY);
+		assert_int_equal(t->got, BODY);
+		assert_non_null(strstr(server.heard, "request grpc-status=0 trailers! "));
+		assert_string_equal(client.heard, ":status=200 x=y answer grpc-status=0 trailers! ");
+	} else {
+		assert_true(failed);
+		assert_true(s->id < 0 || (s->closed && s->code) || h2_mux_starved(client.m) || h2_mux_starved(server.m));
+	}
+	return failed;
+}
+
+static void no_memory_makes_no_whole_of_a_part(void **state)
+{
+	unsigned n = 1;
+
+	while (exchange_without_memory(state, n))
+		n++;
+	assert_true(n > 20);
+}
+
 static void waits_until_woken(void **state)
 {
 	struct stream *s = ask(10), *t = &server.streams[0];
@@ -448,6 +493,7 @@ int main(void)
 		T(request_and_answer), T(bodies_in_pieces), T(interim_answers_come_before), T(trailers_end_both_ways), T(waits_until_woken), T(either_side_resets),
 		T(a_stream_is_refused), T(streams_at_once), T(credit_by_hand), T(one_stream_stalls_alone), T(too_many_fields), T(fields_that_are_none), T(draining),
 		T(the_end), T(what_moves_nothing_counts), T(other_protocols),
+		T(no_memory_makes_no_whole_of_a_part),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

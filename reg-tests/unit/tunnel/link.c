@@ -1,6 +1,7 @@
 /* A link: heartbeat, barriers, limits, its end. The sessions on it are session.c's. */
 #include "tunnel/link.c"
 
+#include "../failing.h"
 #include "pair.h"
 
 static struct side hub, agent;
@@ -433,6 +434,50 @@ static void test_violation_kills_the_link_only(void **state)
 	finish();
 }
 
+static void try_to_take(struct side *me, int32_t stream, const struct h2_fields *f)
+{
+	target.s = session_accept(me->l, stream, f, 1000, &user_events, &target);
+	if (target.s)
+		session_established(target.s, "192.0.2.1:80");
+	else
+		link_refuse(me->l, stream, REASON_RESOURCES);
+}
+
+/* A session, the Nth allocation failing. Whether one failed. */
+static bool session_without_memory(unsigned n)
+{
+	bool failed;
+	links(false, false, 100);
+	agent.on_request = try_to_take;
+	mem_ballast(); /* what must not fail takes it */
+	failing = n;
+	(void)open_client();
+	settle_pair(&hub, &agent);
+	failed = has_failed();
+	if (hub.dead)
+		assert_int_equal(hub.dead_why, REASON_RESOURCES);
+	if (agent.dead)
+		assert_int_equal(agent.dead_why, REASON_RESOURCES);
+	/* nobody waits for what will not come */
+	assert_true(client.opens || !client.s || hub.dead || agent.dead);
+	if (client.ends)
+		assert_int_equal(client.why, REASON_RESOURCES);
+	assert_true(failed || client.opens);
+	finish();
+	return failed;
+}
+
+static void test_no_memory_is_not_the_other_sides_fault(void **state)
+{
+	unsigned n = 1;
+	while (session_without_memory(n)) {
+		n++;
+		nothing_left(state);
+		fresh(state);
+	}
+	assert_true(n > 10);
+}
+
 static void test_requests_without_names(void **state)
 {
 	static const struct h2_fields bad[] = {{.service = "web"}, {.service = "web", .session = "0011"}};
@@ -487,6 +532,7 @@ int main(int argc, char **argv)
 		T(test_goaway),
 		T(test_goaway_without_words),
 		T(test_violation_kills_the_link_only),
+		T(test_no_memory_is_not_the_other_sides_fault),
 		T(test_requests_without_names),
 		T(test_stop),
 	};

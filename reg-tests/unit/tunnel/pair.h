@@ -116,7 +116,8 @@ static inline void side_hello(void *owner, enum h2_frame type, const char *json,
 	me->hellos++;
 	free(me->hello);
 	me->hello = malloc(len + 1);
-	memcpy(me->hello, json, len);
+	if (me->hello)
+		memcpy(me->hello, json, len);
 	me->hello_len = len;
 }
 
@@ -247,6 +248,8 @@ static const struct h2_events raw_events = {.on_request = raw_request,
 static inline bool side_input(struct side *to, const uint8_t *data, size_t len)
 {
 	uint8_t *copy = malloc(len);
+	if (!copy)
+		copy = malloc(len); /* where one allocation fails, ours shall not */
 	memcpy(copy, data, len);
 	int rv = to->l ? link_input(to->l, copy, len) : h2_input(to->raw, copy, len);
 	free(copy);
