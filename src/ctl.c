@@ -372,16 +372,31 @@ static int say_trouble(void)
 	return NO_ANSWER;
 }
 
+/* Where the server has no memory for the rest, or dies, the connection ends before the empty line. */
+static bool is_whole(const struct text *t)
+{
+	return t->len > 0 && t->bytes[t->len - 1] == '\n' && (t->len == 1 || t->bytes[t->len - 2] == '\n');
+}
+
 static int once(const char *commands)
 {
 	bool waits = strstr(commands, "wait") != NULL;
 	struct text t = { 0 };
+	bool whole;
 	int rc = OK;
 
-	if (ask(commands, &t, waits ? -1 : PATIENCE_MS, SIZE_MAX) < 0)
+	if (ask(commands, &t, waits ? -1 : PATIENCE_MS, SIZE_MAX) < 0) {
 		rc = say_trouble();
-	else if (print_answers(t.bytes))
-		rc = REFUSED;
+	} else {
+		whole = is_whole(&t);
+		if (print_answers(t.bytes))
+			rc = REFUSED;
+		fflush(stdout);
+		if (!whole) {
+			snprintf(trouble, sizeof(trouble), "%s: the answer is not whole", options.socket);
+			rc = say_trouble();
+		}
+	}
 	free(t.bytes);
 	fflush(stdout);
 	return rc;

@@ -86,7 +86,7 @@ static void close_brackets(struct answer *a)
 
 static void piece_end(struct answer *a)
 {
-	if (a->done) {
+	if (a->done && !a->broken) {
 		close_brackets(a);
 		fputc('\n', a->out); /* the empty line at the end of every answer */
 	}
@@ -229,6 +229,12 @@ int answer_next_thread(struct answer *a, bool over)
 		return thread_self();
 	a->cursor = 0;
 	return thread_self() + 1 < thread_count() ? thread_self() + 1 : ANSWER_DONE;
+}
+
+int answer_fail(struct answer *a)
+{
+	a->broken = true;
+	return ANSWER_DONE;
 }
 
 void answer_table(struct answer *a, const char *const *columns)

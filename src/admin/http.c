@@ -101,7 +101,7 @@ static bool whole_answer(struct visit *v, const struct http_page *p, bool head_o
 	struct text body;
 	FILE *f = text_open(&body);
 	int status = f ? p->make(f) : 0;
-	bool ok = text_close(&body, f) && compose(v, status, p, &body, head_only);
+	bool ok = text_close(&body, f) && status > 0 && compose(v, status, p, &body, head_only);
 
 	free(body.v);
 	return ok;

@@ -481,6 +481,10 @@ void *prometheus_begin(void)
 	if (!s)
 		return NULL;
 	s->agents_n = registry_snapshot(&s->agents);
+	if (!s->agents) {
+		prometheus_end(s);
+		return NULL;
+	}
 	merge_namesakes(s);
 	return s;
 }

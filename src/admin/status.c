@@ -307,12 +307,16 @@ static int by_name(const void *a, const void *b)
 	return order ? order : strcmp(x->name, y->name);
 }
 
-static void crowd_init(struct crowd *c)
+/* false: no memory. */
+static bool crowd_init(struct crowd *c)
 {
-	struct map *known = map_new();
+	struct map *known;
 
 	memset(c, 0, sizeof(*c));
 	c->agents_n = registry_snapshot(&c->agents);
+	if (!c->agents)
+		return false;
+	known = map_new();
 	for (size_t i = 0; i < c->agents_n; i++) {
 		const struct advert *a = c->agents[i].advert;
 
@@ -322,6 +326,7 @@ static void crowd_init(struct crowd *c)
 	map_free(known);
 	if (c->offers_n)
 		qsort(c->offers, c->offers_n, sizeof(*c->offers), by_name);
+	return true;
 }
 
 static void crowd_fini(struct crowd *c)
@@ -543,13 +548,15 @@ static void put_events(struct sheet *s)
 	sheet_end(s);
 }
 
-static void put_sheets(FILE *f, bool json)
+/* false: no memory, and some are missing. */
+static bool put_sheets(FILE *f, bool json)
 {
 	const struct conf *conf = me.state->conf();
 	struct sheet s = { .f = f, .json = json };
 	struct crowd c;
 
-	crowd_init(&c);
+	if (!crowd_init(&c))
+		return false;
 	if (conf->hub.set) {
 		put_tunnels(&s, &c);
 		put_services(&s, &c);
@@ -562,6 +569,7 @@ static void put_sheets(FILE *f, bool json)
 	}
 	put_events(&s);
 	crowd_fini(&c);
+	return true;
 }
 
 /* ---- single figures ---- */
@@ -638,7 +646,8 @@ int status_json(FILE *f)
 		fprintf(f, "%s\"%s\":%" PRId64, i ? "," : "", all[i].key, all[i].value);
 	fputc('}', f);
 	json_history(f);
-	put_sheets(f, true);
+	if (!put_sheets(f, true))
+		return 0;
 	fputs("}\n", f);
 	return 200;
 }
@@ -720,7 +729,8 @@ int status_page(FILE *f)
 	put_plot(f, "Bytes each second", BYTES, TRACK_UP, TRACK_DOWN);
 	put_plot(f, "Sessions, and opened each second", COUNT, TRACK_SESSIONS, TRACK_OPENED);
 	fputs("</div>\n", f);
-	put_sheets(f, false);
+	if (!put_sheets(f, false))
+		return 0;
 	fputs("</main><footer><a href=\"/metrics\">metrics</a> <a href=\"/status.json\">status.json</a> <a href=\"/healthz\">healthz</a> "
 	      "<a href=\"/readyz\">readyz</a></footer>\n", f);
 	fprintf(f, "<script nonce=\"%s\">\n%s</script></body></html>\n", me.nonce, status_js);

@@ -4,6 +4,7 @@
 
 #include "mctunnel/admin/answer.h"
 #include "mctunnel/base/clock.h"
+#include "mctunnel/base/mem.h"
 #include "mctunnel/base/str.h"
 #include "mctunnel/conf/conf.h"
 #include "mctunnel/edge/check.h"
@@ -48,11 +49,11 @@ static struct people *people(struct answer *a)
 
 	if (p)
 		return p;
-	p = calloc(1, sizeof(*p));
+	p = mem_calloc(1, sizeof(*p));
 	if (!p)
 		return NULL;
 	p->n = registry_snapshot(&p->agents);
-	p->seen = calloc(p->n + 1, sizeof(*p->seen));
+	p->seen = mem_calloc(p->n + 1, sizeof(*p->seen));
 	if (!p->agents || !p->seen) {
 		people_free(p);
 		return NULL;
@@ -116,7 +117,7 @@ static int see_links(struct answer *a)
 	int next;
 
 	if (!c.people)
-		return ANSWER_DONE;
+		return answer_fail(a);
 	next = answer_next_thread(a, hub_each(&a->cursor, see_link, &c));
 	if (next != ANSWER_DONE)
 		return next;
@@ -292,8 +293,10 @@ int view_tunnels(struct answer *a)
 	const struct conf *c = a->state->conf();
 	struct people *p = people(a);
 
+	if (!p)
+		return answer_fail(a);
 	answer_table(a, columns);
-	for (; p && a->index < c->tunnels_n; a->index++) {
+	for (; a->index < c->tunnels_n; a->index++) {
 		if (answer_full(a))
 			return 0;
 		tunnel_row(a, p, c, a->index);
@@ -396,8 +399,10 @@ int view_services(struct answer *a)
 	const struct conf *c = a->state->conf();
 	struct people *p = people(a);
 
+	if (!p)
+		return answer_fail(a);
 	answer_table(a, columns);
-	for (; p && a->index < p->n; a->index++, a->cursor = 0) {
+	for (; a->index < p->n; a->index++, a->cursor = 0) {
 		const struct advert *v = p->agents[a->index].advert;
 
 		for (; a->cursor < v->services_n && v->tunnel[0]; a->cursor++) {

@@ -125,6 +125,8 @@ static void list_offers(struct listing *l)
 	struct registry_agent *agents;
 	size_t n = registry_snapshot(&agents);
 	bool room = true;
+	if (!agents)
+		health_list_fail(l->list);
 	for (size_t i = 0; i < n && room; i++) {
 		const struct advert *a = agents[i].advert;
 		for (size_t k = 0; k < a->services_n && room; k++)

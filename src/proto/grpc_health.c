@@ -117,7 +117,13 @@ static bool parse_request(struct stream *s)
 struct health_list {
 	uint8_t *data; /* room for GRPC_HEALTH_LISTED entries */
 	size_t len, n; /* n: also those that found no room */
+	bool failed;
 };
+
+void health_list_fail(struct health_list *l)
+{
+	l->failed = true;
+}
 
 bool health_list_add(struct health_list *l, const char *service, enum health_status status)
 {
@@ -215,9 +221,9 @@ static void list(struct stream *s)
 	struct health_list l = {.data = malloc(PREFIX + GRPC_HEALTH_LISTED * (ENTRY_MAX + 3)), .len = PREFIX};
 	if (l.data)
 		s->h->ev->list(s->h->owner, &l);
-	if (!l.data || l.n > GRPC_HEALTH_LISTED) {
+	if (!l.data || l.failed || l.n > GRPC_HEALTH_LISTED) {
 		free(l.data);
-		refuse(s, RESOURCE_EXHAUSTED, "there are more than 100 services");
+		refuse(s, RESOURCE_EXHAUSTED, !l.data || l.failed ? "out of memory" : "there are more than 100 services");
 		return;
 	}
 	put_prefix(l.data, l.len - PREFIX);

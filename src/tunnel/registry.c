@@ -784,7 +784,7 @@ static int by_name(const void *a, const void *b)
 size_t registry_snapshot(struct registry_agent **out)
 {
 	size_t n = 0, pos = 0;
-	*out = calloc((me.peers ? map_count(me.peers) : 0) + 1, sizeof **out);
+	*out = mem_calloc((me.peers ? map_count(me.peers) : 0) + 1, sizeof **out);
 	if (!*out || !me.peers)
 		return 0;
 	for (struct peer *p; (p = map_next(me.peers, &pos));) {

@@ -79,6 +79,9 @@ bool answer_full(struct answer *a); /* enough for this piece: return, and go on 
 /* This thread is through (over), or has more: what to return when all threads are to be asked in turn. Resets the cursor between threads. */
 int answer_next_thread(struct answer *a, bool over);
 
+/* There is no memory for what is to be said: what a command returns then, and the client's connection ends in the middle. */
+int answer_fail(struct answer *a);
+
 /* A table: its columns first (NULL at the end; may be said again), then cells, from left to right. */
 void answer_table(struct answer *a, const char *const *columns);
 void answer_str(struct answer *a, const char *value); /* NULL: nothing there */

@@ -11,7 +11,7 @@
 
 struct http_page {
 	const char *path, *type;
-	int (*make)(FILE *out);             /* all at once; returns the status */
+	int (*make)(FILE *out);             /* all at once; returns the status, 0: no memory */
 	const char *(*policy)(void);        /* after make: its Content-Security-Policy; NULL: nothing is allowed */
 	void *(*begin)(void);               /* in pieces, when there is no make; NULL: no memory */
 	bool (*more)(void *job, FILE *out); /* adds a piece; false: it was the last */

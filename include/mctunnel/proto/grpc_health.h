@@ -21,7 +21,7 @@ struct health_list;
 /* Called from within the functions below; may not call them, but health_list_add. */
 struct grpc_health_events {
 	enum health_status (*status)(void *owner, const char *service);
-	void (*list)(void *owner, struct health_list *l); /* health_list_add for each service there is, once, until that is false */
+	void (*list)(void *owner, struct health_list *l); /* health_list_add for each service there is, once, until that is false; or health_list_fail */
 	/* A status was told (to Watch: each time); status HEALTH_UNKNOWN: the call was refused, service is "" then. */
 	void (*answered)(void *owner, const char *service, enum health_status status);
 	bool (*watch_begins)(void *owner); /* false: there are too many */
@@ -29,6 +29,7 @@ struct grpc_health_events {
 };
 
 bool health_list_add(struct health_list *l, const char *service, enum health_status status);
+void health_list_fail(struct health_list *l); /* no memory to find out all of them */
 
 struct grpc_health *grpc_health_new(const struct grpc_health_events *ev, void *owner) __attribute__((warn_unused_result)); /* NULL: no memory */
 void grpc_health_free(struct grpc_health *h); /* watch_ends is called for what is left */

@@ -111,7 +111,8 @@ enum registry_mark {
 void registry_mark(enum registry_mark what, const char *name, int value); /* value MARK_NONE: as if nothing had been said */
 int registry_marked(enum registry_mark what, const char *name);           /* MARK_NONE: nothing was said */
 
-/* Who is there, by tunnel and name: *out is malloc'ed, its adverts are references; registry_snapshot_free releases both. */
+/* Who is there, by tunnel and name: *out is malloc'ed, its adverts are references; registry_snapshot_free releases both. *out NULL: no memory,
+ * which is not the same as nobody. */
 struct registry_agent {
 	struct advert *advert;
 	uint32_t links;

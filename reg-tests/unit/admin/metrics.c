@@ -37,6 +37,7 @@ static struct {
 	atomic_uint sessions, rtt_us;
 	size_t agents_n;
 	char text[4 << 20];
+	bool no_memory;
 } t;
 
 static struct conf_tunnel tunnels[] = { { .name = (char *)"site-a" } };
@@ -51,7 +52,9 @@ size_t registry_agents(void)
 
 size_t registry_snapshot(struct registry_agent **out)
 {
-	*out = calloc(t.agents_n + 1, sizeof(**out));
+	*out = t.no_memory ? NULL : calloc(t.agents_n + 1, sizeof(**out));
+	if (t.no_memory)
+		return 0;
 	for (size_t i = 0; i < t.agents_n; i++)
 		(*out)[i] = (struct registry_agent){ advert_get(&t.agents[i]), 2 };
 	return t.agents_n;
@@ -370,6 +373,20 @@ static void agent_alone(void **s)
 	has(get("/"), "<h1>edge-1</h1>");
 }
 
+/* Who asks must not be shown that there are no agents. */
+static void no_memory_is_not_nobody(void **unused)
+{
+	FILE *f = fopen("/dev/null", "w");
+
+	assert_non_null(f);
+	t.no_memory = true;
+	assert_null(prometheus_begin());
+	assert_int_equal(status_page(f), 0);
+	assert_int_equal(status_json(f), 0);
+	t.no_memory = false;
+	fclose(f);
+}
+
 #define test(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int main(void)
@@ -384,6 +401,7 @@ int main(void)
 		test(status),
 		test(json),
 		test(agent_alone),
+		test(no_memory_is_not_nobody),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -29,6 +29,7 @@ static struct {
 	struct call calls[CALLS]; /* by stream id */
 	enum health_status web;
 	int watches, watch_limit, listed, refused;
+	bool list_fails;
 	uint32_t goaway;
 	size_t piece; /* bytes handed over at once */
 } me;
@@ -45,6 +46,8 @@ static enum health_status status(void *owner, const char *service)
 static void list(void *owner, struct health_list *l)
 {
 	char name[200] = "";
+	if (me.list_fails)
+		health_list_fail(l);
 	memset(name, 'n', 100);
 	for (int i = 0; i < me.listed; i++) {
 		snprintf(name + 100, sizeof name - 100, "%03d", i);
@@ -274,6 +277,14 @@ static void lists(void **state)
 	refused_with(CALL("/grpc.health.v1.Health/List", EMPTY), "8");
 }
 
+/* A part of them must not look like all. */
+static void no_memory_for_the_list(void **state)
+{
+	me.list_fails = true;
+	refused_with(CALL("/grpc.health.v1.Health/List", EMPTY), "8");
+	me.list_fails = false;
+}
+
 static void bad_calls(void **state)
 {
 	static uint8_t large[5 + GRPC_HEALTH_MESSAGE + 1] = {0, 0, 0, (GRPC_HEALTH_MESSAGE + 1) >> 8, (GRPC_HEALTH_MESSAGE + 1) & 0xff};
@@ -337,7 +348,7 @@ int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 	const struct CMUnitTest tests[] = {
-		T(check), T(byte_by_byte), T(watch), T(lists), T(bad_calls), T(calls_without_end), T(goaway), T(broken_protocol),
+		T(check), T(byte_by_byte), T(watch), T(lists), T(no_memory_for_the_list), T(bad_calls), T(calls_without_end), T(goaway), T(broken_protocol),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,113 @@
+#!/usr/bin/env python3
+"""What operators are shown while memory is refused: an answer that is whole and true, or one that can be seen not to be. Nobody is shown a hub without agents."""
+import os
+import random
+import socket
+import subprocess
+import sys
+import threading
+import time
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "lib"))
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "faults"))
+import harness
+import scene
+import tcp
+import test_memory as faults
+from harness import check, equal, say
+
+SEED = int(os.environ.get("SEED") or time.time_ns() % 1000000007)
+SHOTS = 60
+
+# What stands in it when it is whole.
+COMMANDS = {"show agents": "edge-1", "show agents json": '"edge-1"', "show tunnels": "site-a", "show tunnels json": '"agents"', "show services": "edge-1",
+            "show stat": "site-a,edge-1", "show links": "edge-1", "show listeners": "echo", "show info": "Name: mctunnel", "show memory": "session"}
+PAGES = {"/metrics": 'agent="edge-1"', "/status.json": '"edge-1"', "/": "edge-1"}
+
+
+def whole(text):
+    """An answer of the admin socket ends with an empty line."""
+    return text.endswith("\n\n")
+
+
+def lost(p, before):
+    """The agent may be gone for a moment: with the worker, or with both links."""
+    return (p.hub.worker(), len(p.hub.log("link_down"))) != before
+
+
+def ask_all(p, rng):
+    rows, good = list(COMMANDS.items()) + list(PAGES.items()), 0
+    before = p.hub.worker(), len(p.hub.log("link_down"))
+    rng.shuffle(rows)
+    for what, mark in rows:
+        if what.startswith("/"):
+            status, text = p.hub.get(what)
+            seen = status == 200
+        else:
+            text = faults.try_admin(p.sock, what)
+            seen = whole(text)
+        check(not seen or mark in text or lost(p, before), what, "is shown as a whole:\n" + text)
+        good += seen
+    return good
+
+
+def test_nobody_is_shown_a_part_for_the_whole(run):
+    rng = random.Random(SEED)
+    say("SEED=%d" % SEED)
+    p = scene.Pair()
+    p.sock = run.path("admin.sock")
+    server = tcp.Server(run, tcp.echo)
+    options = {"program": scene.release_binary()}
+    p.hub = scene.Hub(run, {"echo": "site-a/echo"}, settings={"admin": ({"bind": "unix:" + p.sock},)}, environment=faults.shim(run), **options)
+    p.hub.start().wait_ready()
+    p.agent = scene.Agent(run, p.hub.authority, [p.hub.address], [scene.service("echo", server.target)], **options).start()
+    p.hub.wait_links(2)
+    equal(ask_all(p, rng), len(COMMANDS) + len(PAGES), "answers")
+    v = faults.Victim(p.hub)
+    deaths = broken = 0
+    for i in range(SHOTS):
+        row, n = (rng.randrange(2, 20), rng.randrange(1, 60)) if i % 12 == 11 else (1, rng.randrange(1, 150))
+        while not faults.arm(v.pid, n, row):
+            v.look(p)
+        broken += ask_all(p, rng) < len(COMMANDS) + len(PAGES) if v.deaths == deaths else 0
+        faults.arm(v.pid, 0, 0)
+        v.look(p)
+        deaths = v.deaths
+        p.hub.wait_links(2, 20)
+    harness.wait_until(lambda: ask_all(p, rng) == len(COMMANDS) + len(PAGES), "all answers to be whole again")
+    say("%d refusals; in %d of %d rounds an answer was not whole; the worker died %d times, each time by die()" % (v.failures(), broken, SHOTS, v.deaths))
+    check(v.failures() > SHOTS // 2, "too few hit:", v.failures())
+
+
+def ctl(sock):
+    program = os.path.join(os.path.dirname(scene.binary()), "mctunnelctl")
+    if not os.path.exists(program):
+        program = os.path.join(harness.TOP, "mctunnelctl")
+    got = subprocess.run([program, "-s", sock, "show", "agents"], capture_output=True, text=True, timeout=harness.PATIENCE)
+    return got.returncode, got.stdout, got.stderr
+
+
+def test_an_answer_that_ends_too_early(run):
+    """mctunnelctl says so, and fails."""
+    sock = run.path("fake.sock")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(sock)
+        listener.listen()
+        answers = [b"\n# tunnel\tagent\nsite-a\tedge-1\n\n", b"\n# tunnel\tagent\nsite-a\tedge-1\n", b"\n"]
+
+        def serve():
+            for answer in answers:
+                with listener.accept()[0] as s:
+                    s.recv(65536)
+                    s.sendall(answer)
+        server = threading.Thread(target=serve, daemon=True)
+        server.start()
+        code, out, err = ctl(sock)
+        check(code == 0 and "edge-1" in out and not err, code, out, err)
+        for _ in answers[1:]:
+            code, out, err = ctl(sock)
+            check(code == 2 and "not whole" in err, code, out, err)
+        server.join(harness.PATIENCE)
+
+
+if __name__ == "__main__":
+    harness.main(globals(), threads=(2,))
