@@ -400,7 +400,7 @@ class Raw:
                         break
                     self.buffer += more or b""
                 if writable:
-                    with contextlib.suppress(BlockingIOError):
+                    with contextlib.suppress(BlockingIOError, ssl.SSLWantWriteError):  # there may be room, but not for a record
                         view = view[self.s.send(view):]
         self.s.settimeout(harness.PATIENCE)
 
