@@ -1261,6 +1261,8 @@ static void end_opaque(struct web *w)
 
 	record(w, REASON_DONE, w->r->x.status, NULL);
 	w->origin = w->setting_out = NULL;
+	if (w->r->x.in_ended) /* who made the web may have closed its end before its word came */
+		origin_ended(o);
 	origin_close(o);
 	over(w, REASON_DONE, true);
 }
