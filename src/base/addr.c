@@ -140,7 +140,7 @@ static int split(const char *text, char **host, const char **port, char *err, si
 			return fail(err, errsize, "']' is missing: an IPv6 address is written \"[::1]:80\"");
 		if (close[1] != ':')
 			return fail(err, errsize, "the port is missing: \"[::1]:80\" is expected");
-		*host = strndup(text + 1, (size_t)(close - text - 1));
+		*host = xasprintf("%.*s", (int)(close - text - 1), text + 1);
 		*port = close + 2;
 		return 0;
 	}
@@ -148,7 +148,7 @@ static int split(const char *text, char **host, const char **port, char *err, si
 		return fail(err, errsize, "the port is missing in \"%.64s\": \"ADDRESS:PORT\" or \"unix:/path\" is expected", text);
 	if (strchr(text, ':') != colon)
 		return fail(err, errsize, "an IPv6 address needs brackets: \"[::1]:80\"");
-	*host = strndup(text, (size_t)(colon - text));
+	*host = xasprintf("%.*s", (int)(colon - text), text);
 	*port = colon + 1;
 	return 0;
 }

@@ -267,6 +267,8 @@ static int compile(struct pattern *p, char *err, size_t errsize)
 		return -1;
 	}
 	p->code = pcre2_compile((PCRE2_SPTR)text, p->len - 1, options, &code, &at, NULL);
+	if (!p->code && code == PCRE2_ERROR_HEAP_FAILED)
+		die("out of memory");
 	if (!p->code) {
 		pcre2_get_error_message(code, (PCRE2_UCHAR *)why, sizeof(why));
 		if (at < p->len - 1)
