@@ -309,6 +309,13 @@ static void break_off(struct web *w, enum reason why, const char *text)
 	over(w, why, false);
 }
 
+/* There is not even memory for an answer, nor for what would be one's own. */
+static void starve(struct web *w)
+{
+	record(w, REASON_RESOURCES, 0, NULL);
+	over(w, REASON_RESOURCES, false);
+}
+
 static void free_texts(struct web *w)
 {
 	free(w->sni);
@@ -764,7 +771,7 @@ static bool admit(struct web *w, size_t n)
 	if (spill_keep(&w->in, exchange_space()->in, n))
 		set_state(w, DELAYED);
 	else
-		over(w, REASON_RESOURCES, false);
+		starve(w);
 	return false;
 }
 
@@ -782,7 +789,7 @@ static void begin(struct web *w, bool admitted, const char *rest, size_t n)
 	w->requests++;
 	w->asked_ms = 0;
 	if (!w->r || !spill_keep(&w->in, rest, n))
-		over(w, REASON_RESOURCES, false);
+		starve(w);
 	else if (w->over)
 		refuse_over(w);
 	else if (!admitted)
@@ -808,7 +815,7 @@ static void await_more(struct web *w, size_t n, ssize_t last)
 	} else if (last == 0) {
 		refuse(w, &(struct refusal){ .status = 400, .why = REASON_BAD_REQUEST, .text = "The request ends in the middle of its head." });
 	} else if (!spill_keep(&w->in, exchange_space()->in, n)) {
-		over(w, REASON_RESOURCES, false);
+		starve(w);
 	}
 }
 
