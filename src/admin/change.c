@@ -360,12 +360,19 @@ int set_log_level(struct answer *a)
 	return ANSWER_DONE;
 }
 
-/* A moment later, so that what was under way when the address moved still arrives. */
+static void vip_over(void *unused)
+{
+	vip_answered();
+}
+
+/* Clients are reset a moment later, so that what was under way when the address moved still arrives. */
 int set_vip(struct answer *a)
 {
 	int next;
 
 	if (a->stage == 0) {
+		vip_asked(); /* before it is known */
+		a->data_free = vip_over;
 		if (vip_set(a->argv[0]) < 0) {
 			answer_say(a, true, "Roles are master, backup, fault.");
 			return ANSWER_DONE;

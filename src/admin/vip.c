@@ -12,11 +12,23 @@ static const char *const words[VIP_COUNT] = {
 #undef VIP_WORD
 };
 
-static volatile uint32_t own, *state = &own;
+static volatile uint32_t own, own_count, *state = &own, *waiting = &own_count;
 
-void vip_init(volatile uint32_t *place)
+void vip_init(volatile uint32_t *place, volatile uint32_t *unanswered)
 {
 	state = place;
+	waiting = unanswered;
+	*waiting = 0; /* whoever asked a worker that is dead gets no answer */
+}
+
+void vip_asked(void)
+{
+	++*waiting;
+}
+
+void vip_answered(void)
+{
+	--*waiting;
 }
 
 enum vip_state vip_get(void)

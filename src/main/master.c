@@ -274,7 +274,7 @@ static void look_at_role(struct master *m, uint64_t now)
 {
 	bool moved = m->shared->vip != VIP_MASTER;
 
-	if (!moved && now < m->leave_at)
+	if ((!moved || m->shared->vip_unanswered) && now < m->leave_at)
 		return;
 	if (!moved)
 		log_warning("the virtual address has not moved within global.vip_grace");

@@ -937,7 +937,7 @@ int worker_run(const struct worker_args *args)
 		series_limit(me.conf->global.metrics_max_series);
 	metrics_init(&metrics_state);
 	admin_init(&admin_state);
-	vip_init(&args->shared->vip);
+	vip_init(&args->shared->vip, &args->shared->vip_unanswered);
 	ring_open();
 	tzset(); /* scripts ask for the local time, and a chroot has no zones */
 	if (privs_drop(err, sizeof err) != 0) {

@@ -17,6 +17,7 @@ struct worker_shared {
 	volatile uint32_t restarts;      /* by the master */
 	volatile uint32_t draining;      /* by the worker */
 	volatile uint32_t vip;           /* by the worker: enum vip_state; kept for the next one */
+	volatile uint32_t vip_unanswered; /* by the worker: commands that told it and wait for their answer */
 	struct ring_page remains;        /* of the worker that died last: shown by the next one */
 	uint8_t ticket_key[80];          /* TLS tickets stay good across restarts of the worker */
 };
