@@ -52,9 +52,10 @@ def crowd(address, n):
 
 
 def families(hub):
-    """Of a page that is whole."""
+    """Of a page that is whole, but for those of agents: a link may have ended for want of memory."""
     status, page = hub.get("/metrics")
-    return {line.split()[2] for line in page.splitlines() if line.startswith("# TYPE ")} if status == 200 else set()
+    of_agents = {line.split("{")[0] for line in page.splitlines() if 'agent="' in line}
+    return {line.split()[2] for line in page.splitlines() if line.startswith("# TYPE ")} - of_agents if status == 200 else set()
 
 
 def tries(ask):

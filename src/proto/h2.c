@@ -14,6 +14,7 @@
 #include "mctunnel/proto/h2_mux.h"
 #include "mctunnel/proto/h2_server.h"
 
+#include <malloc.h>
 #include <nghttp2/nghttp2.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,6 +36,8 @@ struct piece { /* of a hello frame, until it is serialised */
 
 struct memory { /* of one session; must live as long */
 	struct slot_share share;
+	void *spare; /* owned: for a queue that must grow */
+	size_t spare_size;
 	bool refused; /* once: what nghttp2 says then may not be true, and something that was to be said or done is lost */
 };
 
@@ -96,6 +99,8 @@ const char *h2_error(const struct h2 *h)
 /* What it takes in large pieces lies in slots, because an idle link touches little of it: its own struct and, behind it, a buffer of a whole frame,
  * of which mostly the first bytes are used, share one; the table of streams has another. */
 #define LARGE 2048u
+#define SPARE 512u /* bytes: a queue of 64 streams */
+#define SPARE_MAX 16384u
 
 static void *take_memory(size_t size, void *arg)
 {
@@ -133,23 +138,52 @@ static void give_memory(void *p, void *arg)
 		free(p);
 }
 
-/* So its queues grow, by a few bytes and seldom. Where it cannot queue a frame for want of them, it frees the frame twice (1.52): this must not fail. */
+/* Twice as much as what a queue has now, while there is memory. */
+static void keep_spare(struct memory *m, size_t size)
+{
+	void *p = m->spare_size < size ? malloc(size) : NULL;
+	if (!p)
+		return;
+	free(m->spare);
+	m->spare = p;
+	m->spare_size = size;
+}
+
+static void *take_spare(struct memory *m, size_t size)
+{
+	void *p = m->spare;
+	if (m->spare_size < size)
+		die("out of memory");
+	m->spare = NULL;
+	m->spare_size = 0;
+	return p;
+}
+
+/* So its queues grow, to twice their size. Where it cannot queue a frame for want of room, it frees the frame twice (1.52): this must not fail. */
 static void *change_memory(void *p, size_t size, void *arg)
 {
-	if (!p)
-		return size >= LARGE ? take_memory(size, arg) : xmalloc(size);
-	if (!slot_owns(p))
-		return xrealloc(p, size);
-	size_t there = slot_rest(p); /* it has at most that */
-	void *fresh = xmalloc(size);
-	memcpy(fresh, p, size < there ? size : there);
+	struct memory *m = arg;
+	bool slot = p && slot_owns(p);
+	if (!p && size >= LARGE)
+		return take_memory(size, arg); /* a buffer */
+	void *fresh = slot ? mem_realloc(NULL, size) : mem_realloc(p, size);
+	if (!slot && fresh) {
+		keep_spare(m, size <= SPARE_MAX ? 2 * size : 0);
+		return fresh;
+	}
+	if (!fresh)
+		fresh = take_spare(m, size);
+	size_t there = slot ? slot_rest(p) : p ? malloc_usable_size(p) : 0; /* it has at most that */
+	if (p)
+		memcpy(fresh, p, size < there ? size : there);
 	give_memory(p, arg);
 	return fresh;
 }
 
-/* nghttp2 keeps a copy. */
+/* nghttp2 keeps a copy. Without a spare it must not begin. */
 static nghttp2_mem calls_of(struct memory *m)
 {
+	keep_spare(m, SPARE);
 	return (nghttp2_mem){m, take_memory, give_memory, take_zeroed, change_memory};
 }
 
@@ -777,7 +811,7 @@ static nghttp2_session *make_session(struct h2 *h)
 	nghttp2_session_callbacks *cb = NULL;
 	nghttp2_option *opt = NULL;
 	nghttp2_session *ng = NULL;
-	if (nghttp2_session_callbacks_new(&cb) == 0 && nghttp2_option_new(&opt) == 0) {
+	if (h->memory.spare && nghttp2_session_callbacks_new(&cb) == 0 && nghttp2_option_new(&opt) == 0) {
 		set_callbacks(cb);
 		nghttp2_option_set_no_auto_window_update(opt, 1);
 		nghttp2_option_set_no_closed_streams(opt, 1);
@@ -840,6 +874,7 @@ void h2_free(struct h2 *h)
 		free(container_of(n, struct piece, node));
 	}
 	free(h->hello);
+	free(h->memory.spare);
 	free(h);
 }
 
@@ -1091,7 +1126,7 @@ static nghttp2_session *make_server(struct h2_server *s)
 	nghttp2_session_callbacks *cb = NULL;
 	nghttp2_option *opt = NULL;
 	nghttp2_session *ng = NULL;
-	if (nghttp2_session_callbacks_new(&cb) == 0 && nghttp2_option_new(&opt) == 0) {
+	if (s->memory.spare && nghttp2_session_callbacks_new(&cb) == 0 && nghttp2_option_new(&opt) == 0) {
 		nghttp2_session_callbacks_set_on_begin_frame_callback(cb, server_begin_frame);
 		nghttp2_session_callbacks_set_on_begin_headers_callback(cb, server_begin_headers);
 		nghttp2_session_callbacks_set_on_header_callback(cb, server_header);
@@ -1134,6 +1169,7 @@ void h2_server_free(struct h2_server *s)
 	if (!s)
 		return;
 	nghttp2_session_del(s->ng);
+	free(s->memory.spare);
 	free(s);
 }
 
@@ -1219,7 +1255,7 @@ static nghttp2_session *make_client(struct h2_client *c)
 	nghttp2_mem memory = calls_of(&c->memory);
 	nghttp2_session_callbacks *cb = NULL;
 	nghttp2_session *ng = NULL;
-	if (nghttp2_session_callbacks_new(&cb) == 0) {
+	if (c->memory.spare && nghttp2_session_callbacks_new(&cb) == 0) {
 		nghttp2_session_callbacks_set_on_header_callback(cb, client_header);
 		nghttp2_session_callbacks_set_on_data_chunk_recv_callback(cb, client_data);
 		nghttp2_session_callbacks_set_on_stream_close_callback(cb, client_stream_close);
@@ -1256,6 +1292,7 @@ void h2_client_free(struct h2_client *c)
 	if (!c)
 		return;
 	nghttp2_session_del(c->ng);
+	free(c->memory.spare);
 	free(c);
 }
 
@@ -1542,7 +1579,7 @@ static nghttp2_session *make_mux(struct h2_mux *m)
 	nghttp2_session_callbacks *cb = NULL;
 	nghttp2_option *opt = NULL;
 	nghttp2_session *ng = NULL;
-	if (nghttp2_session_callbacks_new(&cb) == 0 && nghttp2_option_new(&opt) == 0) {
+	if (m->memory.spare && nghttp2_session_callbacks_new(&cb) == 0 && nghttp2_option_new(&opt) == 0) {
 		nghttp2_session_callbacks_set_on_begin_frame_callback(cb, mux_begin_frame);
 		nghttp2_session_callbacks_set_on_begin_headers_callback(cb, mux_begin_headers);
 		nghttp2_session_callbacks_set_on_header_callback(cb, mux_header);
@@ -1600,5 +1637,6 @@ void h2_mux_free(struct h2_mux *m)
 	if (!m)
 		return;
 	nghttp2_session_del(m->ng);
+	free(m->memory.spare);
 	free(m);
 }

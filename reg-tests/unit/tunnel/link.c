@@ -449,7 +449,7 @@ static bool session_without_memory(unsigned n)
 	bool failed;
 	links(false, false, 100);
 	agent.on_request = try_to_take;
-	mem_ballast(); /* what must not fail takes it */
+	mem_ballast(); /* for who would die */
 	failing = n;
 	(void)open_client();
 	settle_pair(&hub, &agent);
