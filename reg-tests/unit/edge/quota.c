@@ -35,10 +35,12 @@ static void who_cannot_be_counted_does_not_come_in(void **state)
 {
 	struct quota *q = quota_new();
 	struct conf_limits l = limits(1, 0, 100);
+	struct addr a = address("192.0.2.1:1");
 	struct visitor *v = NULL;
+	uint64_t wait = 0;
 
 	failing = 1;
-	assert_int_equal(come(q, &l, "192.0.2.1:1", &v), QUOTA_RESOURCES);
+	assert_int_equal(quota_enter(q, &l, &a, &v, &wait), QUOTA_RESOURCES);
 	assert_true(has_failed());
 	assert_null(v);
 	assert_int_equal(come(q, &l, "192.0.2.1:1", &v), QUOTA_OK);
