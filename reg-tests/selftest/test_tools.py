@@ -150,6 +150,12 @@ def test_what_failed_is_said_with_its_reason_in_one_line(run):
     check("Traceback" in p.stdout, p.stdout)
     with open(os.path.join(out, "failures")) as f:
         equal(f.read().splitlines(), ["FAILED: " + file, "FAILED: %s: failed: test_bad: Wrong: ('seven', 'of nine')" % file])
+    with open(file, "w") as f:
+        f.write("print('one line')\nraise SystemExit('out of memory')\n")
+    os.remove(os.path.join(out, "failures"))
+    subprocess.run(["scripts/run-tests", "--one", file], cwd=ROOT, env=dict(os.environ, OUT=out), stdout=subprocess.PIPE, text=True, check=True)
+    with open(os.path.join(out, "failures")) as f:
+        equal(f.read().splitlines(), ["FAILED: " + file, "FAILED: %s: out of memory" % file])
 
 
 def test_certificates(run):
