@@ -426,9 +426,8 @@ static void gather(const struct client *cl, struct facts *f)
 /* DONE: there is a way now, else why not. */
 static enum reason obey_rules(struct client *cl, const struct facts *f, char *route, size_t size, char *text)
 {
-	enum reason why = REASON_NO_ROUTE;
+	enum reason why;
 	struct verdict v;
-	bool good = false;
 
 	rules_match(trip_place(cl->trip)->rules, f, &v);
 	if (v.kind == VERDICT_DENY)
@@ -437,18 +436,12 @@ static enum reason obey_rules(struct client *cl, const struct facts *f, char *ro
 		return REASON_RESOURCES;
 	if (v.kind != VERDICT_ROUTE)
 		return v.kind == VERDICT_REJECT ? REASON_REJECTED : REASON_NO_ROUTE;
-	trip_routes_clear(cl->trip);
-	for (size_t i = 0; i < v.route_n; i++) {
-		why = trip_route(cl->trip, v.route[i].tunnel, v.route[i].service);
-		if (why == REASON_RESOURCES)
-			return why;
-		good |= why == REASON_DONE;
-	}
-	if (good)
+	why = trip_routes(cl->trip, v.route, v.route_n);
+	if (why == REASON_DONE)
 		snprintf(route, size, "%s/%s", v.route[0].tunnel, v.route[0].service);
-	else if (v.route_n > 0)
+	else if (why == REASON_NO_ROUTE && v.route_n > 0)
 		snprintf(text, size, "no such route: %s/%s", v.route[0].tunnel, v.route[0].service);
-	return good ? REASON_DONE : REASON_NO_ROUTE;
+	return why;
 }
 
 static enum reason obey_policy(struct client *cl, const struct facts *f, const char *route, char *text, size_t size)
@@ -467,8 +460,7 @@ static enum reason obey_policy(struct client *cl, const struct facts *f, const c
 	case POLICY_REJECT:
 		return REASON_REJECTED;
 	case POLICY_ROUTE:
-		trip_routes_clear(cl->trip);
-		why = trip_route(cl->trip, a.tunnel, a.service);
+		why = trip_routes(cl->trip, &(struct rules_route){ a.tunnel, a.service }, 1);
 		if (why == REASON_NO_ROUTE)
 			snprintf(text, size, "no such route: %s/%s", a.tunnel, a.service);
 		if (why != REASON_DONE)

@@ -18,6 +18,7 @@
 #include "mctunnel/edge/trip.h"
 #include "mctunnel/event/thread.h"
 #include "mctunnel/tunnel/registry.h"
+#include "mctunnel/tunnel/rules.h"
 #include "mctunnel/tunnel/session.h"
 
 #include <string.h>
@@ -356,19 +357,9 @@ static const struct trip_events trip_events = {
 /* DONE: at least one is there. */
 static enum reason take_routes(struct origin *o, const struct origin_want *w)
 {
-	bool any = false;
-
-	if (!w->routes)
-		return trip_place(o->trip)->l->route_n > 0 ? REASON_DONE : REASON_NO_ROUTE;
-	trip_routes_clear(o->trip);
-	for (size_t i = 0; i < w->routes_n; i++) {
-		enum reason why = trip_route(o->trip, w->routes[i].tunnel, w->routes[i].service);
-
-		if (why == REASON_RESOURCES)
-			return why;
-		any |= why == REASON_DONE;
-	}
-	return any ? REASON_DONE : REASON_NO_ROUTE;
+	if (w->routes)
+		return trip_routes(o->trip, w->routes, w->routes_n);
+	return trip_place(o->trip)->l->route_n > 0 ? REASON_DONE : REASON_NO_ROUTE;
 }
 
 struct origin *origin_new(const struct origin_want *w, const struct origin_events *ev, void *user, enum reason *why)

@@ -19,6 +19,7 @@
 #include "mctunnel/event/thread.h"
 #include "mctunnel/tunnel/link.h"
 #include "mctunnel/tunnel/registry.h"
+#include "mctunnel/tunnel/rules.h"
 #include "mctunnel/tunnel/session.h"
 
 #include <stdlib.h>
@@ -95,7 +96,7 @@ static const char *tunnel_of(const struct way *w)
 	return w->site ? w->site->t->name : NULL;
 }
 
-void trip_routes_clear(struct trip *t)
+static void clear_routes(struct trip *t)
 {
 	free(t->own);
 	t->own = NULL;
@@ -113,6 +114,14 @@ static bool allows(const struct conf_tunnel *t, const char *service)
 	return false;
 }
 
+/* Where this leads; NULL: there is no such tunnel, or it does not allow the service. */
+static struct site *site_of(const struct trip *t, const char *tunnel, const char *service)
+{
+	struct site *s = generation_site(t->gen, tunnel);
+
+	return s && allows(s->t, service) ? s : NULL;
+}
+
 /* What own ways point to, where their array now lies. */
 static void settle_own(struct trip *t)
 {
@@ -122,17 +131,16 @@ static void settle_own(struct trip *t)
 	}
 }
 
-enum reason trip_route(struct trip *t, const char *tunnel, const char *service)
+static enum reason add_route(struct trip *t, const struct rules_route *r)
 {
-	struct site *site = generation_site(t->gen, tunnel);
+	struct site *site = site_of(t, r->tunnel, r->service);
 	struct own_way *ways;
 	char text[sizeof(ways->text)];
 	struct strbuf b;
 
-	BUG_ON(!t->own_only);
 	strbuf_init(&b, text, sizeof(text));
-	strbuf_add(&b, "%s/%s", tunnel, service);
-	if (!site || !allows(site->t, service) || t->own_n == TRIP_ROUTES || b.cut)
+	strbuf_add(&b, "%s/%s", r->tunnel, r->service);
+	if (!site || t->own_n == TRIP_ROUTES || b.cut)
 		return REASON_NO_ROUTE;
 	ways = realloc(t->own, (t->own_n + 1) * sizeof(*ways));
 	if (!ways)
@@ -142,6 +150,16 @@ enum reason trip_route(struct trip *t, const char *tunnel, const char *service)
 	memcpy(ways[t->own_n++].text, text, sizeof(text));
 	settle_own(t); /* they may have moved */
 	return REASON_DONE;
+}
+
+enum reason trip_routes(struct trip *t, const struct rules_route *routes, size_t n)
+{
+	clear_routes(t);
+	for (size_t i = 0; i < n; i++) {
+		if (add_route(t, &routes[i]) == REASON_RESOURCES)
+			return REASON_RESOURCES;
+	}
+	return t->own_n > 0 ? REASON_DONE : REASON_NO_ROUTE;
 }
 
 /* Counts. */
@@ -679,8 +697,8 @@ static void keep_routes(struct trip *t)
 
 		str_copy(tunnel, sizeof(tunnel), w->text);
 		*strchr(tunnel, '/') = '\0';
-		w->way.site = generation_site(t->gen, tunnel);
-		if (w->way.site && allows(w->way.site->t, w->way.service))
+		w->way.site = site_of(t, tunnel, w->way.service);
+		if (w->way.site)
 			t->own[n++] = *w;
 	}
 	t->own_n = n;

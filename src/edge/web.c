@@ -31,6 +31,7 @@
 #include "mctunnel/net/sock.h"
 #include "mctunnel/proto/h2_server.h"
 #include "mctunnel/proto/http1.h"
+#include "mctunnel/tunnel/rules.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -54,7 +55,7 @@ struct request {
 	struct exchange x;
 	uint64_t began_ms;
 	uint64_t rate_up, rate_down;       /* what the policy allows, bytes a second; 0: no limit */
-	const struct origin_route *routes; /* in space; NULL: the listener's */
+	const struct rules_route *routes; /* in space; NULL: the listener's */
 	size_t routes_n;
 	char *space;                    /* routes, and the head for the target: own, or owned */
 	bool connect;                   /* a proxy's: the hub answers it */
@@ -598,8 +599,8 @@ static const char *add_text(char **at, const char *text)
 /* Routes and head for as long as the request lasts: it may be asked again. */
 static bool keep_way(struct request *r, const struct webroute *way, size_t head_len)
 {
-	size_t routes = way->routes ? way->routes_n * sizeof(struct origin_route) : 0, need = routes + head_len;
-	struct origin_route *copies;
+	size_t routes = way->routes ? way->routes_n * sizeof(struct rules_route) : 0, need = routes + head_len;
+	struct rules_route *copies;
 	char *text;
 
 	for (size_t i = 0; way->routes && i < way->routes_n; i++)
@@ -611,7 +612,7 @@ static bool keep_way(struct request *r, const struct webroute *way, size_t head_
 			return false;
 		}
 	}
-	copies = (struct origin_route *)(void *)r->space;
+	copies = (struct rules_route *)(void *)r->space;
 	text = r->space + routes;
 	for (size_t i = 0; way->routes && i < way->routes_n; i++) {
 		copies[i].tunnel = add_text(&text, way->routes[i].tunnel);

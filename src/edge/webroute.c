@@ -22,7 +22,7 @@ static _Thread_local struct {
 	size_t values_len;
 	struct verdict verdict;
 	struct policy_answer policy;
-	struct origin_route routes[RULES_ROUTES];
+	struct rules_route said; /* not by rules */
 	char route[160]; /* the first, as policies see it */
 	char name[2][64];
 	const char *alpn[1];
@@ -120,19 +120,17 @@ static void by_name(struct webroute *out, const struct webroute_ask *a)
 		return;
 	}
 	*dot = '\0';
-	here.routes[0] = (struct origin_route){ .tunnel = dot + 1, .service = here.host };
-	*out = (struct webroute){ .kind = WEBROUTE_GO, .routes = here.routes, .routes_n = 1 };
+	here.said = (struct rules_route){ .tunnel = dot + 1, .service = here.host };
+	*out = (struct webroute){ .kind = WEBROUTE_GO, .routes = &here.said, .routes_n = 1 };
 }
 
 static void go(struct webroute *out, const struct verdict *v)
 {
 	*out = (struct webroute){ .kind = WEBROUTE_GO, .rewrite = v->rewrite };
-	if (!v->rule)
-		return;
-	for (size_t i = 0; i < v->route_n; i++)
-		here.routes[i] = (struct origin_route){ .tunnel = v->route[i].tunnel, .service = v->route[i].service };
-	out->routes = here.routes;
-	out->routes_n = v->route_n;
+	if (v->rule) {
+		out->routes = v->route;
+		out->routes_n = v->route_n;
+	}
 }
 
 static void by_rules(struct webroute *out, const struct webroute_ask *a, const struct facts *f)
@@ -180,8 +178,8 @@ static void reroute(struct webroute *out, const struct policy_answer *p)
 {
 	str_copy(here.name[0], sizeof(here.name[0]), p->tunnel);
 	str_copy(here.name[1], sizeof(here.name[1]), p->service);
-	here.routes[0] = (struct origin_route){ .tunnel = here.name[0], .service = here.name[1] };
-	out->routes = here.routes;
+	here.said = (struct rules_route){ .tunnel = here.name[0], .service = here.name[1] };
+	out->routes = &here.said;
 	out->routes_n = 1;
 }
 
@@ -190,16 +188,15 @@ static void by_policy(struct webroute *out, const struct webroute_ask *a, const 
 	struct policy_answer *p = &here.policy;
 
 	policy_ask(a->place->l->policy, f, first_route(out, a->place), a->id, p);
+	if (p->starved) {
+		refuse(out, 503, REASON_RESOURCES, NULL);
+		return;
+	}
 	out->rate_up = p->rate_up;
 	out->rate_down = p->rate_down;
 	switch (p->kind) {
 	case POLICY_ALLOW: break;
-	case POLICY_DENY:
-		if (p->starved)
-			refuse(out, 503, REASON_RESOURCES, NULL);
-		else
-			refuse(out, p->status ? p->status : 403, REASON_POLICY, p->reason[0] ? p->reason : NULL);
-		break;
+	case POLICY_DENY: refuse(out, p->status ? p->status : 403, REASON_POLICY, p->reason[0] ? p->reason : NULL); break;
 	case POLICY_REJECT: *out = (struct webroute){ .kind = WEBROUTE_REJECT, .why = REASON_POLICY }; break;
 	case POLICY_ROUTE: reroute(out, p); break;
 	}
@@ -221,7 +218,7 @@ void webroute(struct webroute *out, const struct webroute_ask *ask)
 		struct webroute before = *out;
 
 		if (none)
-			*out = (struct webroute){ .kind = WEBROUTE_GO, .routes = here.routes, .routes_n = 0 };
+			*out = (struct webroute){ .kind = WEBROUTE_GO, .routes = &here.said, .routes_n = 0 };
 		by_policy(out, ask, &f);
 		if (out->kind == WEBROUTE_GO && out->routes && out->routes_n == 0)
 			*out = before;

@@ -13,6 +13,7 @@ struct addr;
 struct generation;
 struct origin;
 struct place;
+struct rules_route;
 struct series;
 struct session;
 struct site;
@@ -32,16 +33,12 @@ struct origin_events {
 	void (*on_instead)(void *user, struct origin *o);
 };
 
-struct origin_route {
-	const char *tunnel, *service;
-};
-
 struct origin_want {
 	struct generation *gen;
 	struct place *place;            /* of gen */
 	const struct addr *client, *local; /* copied */
 	const char *sni;                /* what TLS of the client asked for; borrowed until on_ready; NULL: none */
-	const struct origin_route *routes; /* NULL: the listener's own */
+	const struct rules_route *routes; /* NULL: the listener's own */
 	size_t routes_n;
 	uint64_t since_ms;
 	bool safe;                      /* the request may be repeated: an origin may serve it that another client has used */

@@ -13,6 +13,7 @@
 
 struct generation;
 struct place;
+struct rules_route;
 struct session;
 struct session_about;
 struct session_events;
@@ -34,14 +35,14 @@ struct trip_events {
 	void (*on_session)(void *owner, struct session *s);
 	/* Nobody takes it. If there is a session (agents refused it), it is still there: the owner ends it (session_abort) and frees the trip. */
 	void (*on_failed)(void *owner, enum reason why);
-	/* Optional. A new configuration came while it waits: trip_generation and trip_place are new ones. The owner may say other routes (trip_routes_clear, trip_route). Without:
+	/* Optional. A new configuration came while it waits: trip_generation and trip_place are new ones. The owner may say other routes (trip_routes). Without:
 	 * the routes stay as far as there are such tunnels. */
 	void (*on_reload)(void *owner);
 };
 
 struct trip_options {
 	struct generation *gen;     /* a reference is taken */
-	struct place *place;        /* of gen: its timeouts, and its routes until trip_routes_clear */
+	struct place *place;        /* of gen: its timeouts, and its routes until trip_routes */
 	const struct addr *client;  /* borrowed until trip_free: what balance "source" looks at */
 	uint64_t since_ms;          /* from when on waiting counts (clock_ms) */
 	const struct session_events *session_events;
@@ -50,11 +51,9 @@ struct trip_options {
 
 /* session_owner: what session events are called with. NULL: no memory. */
 struct trip *trip_new(const struct trip_options *o, const struct trip_events *ev, void *owner, void *session_owner) __attribute__((warn_unused_result));
-/* The listener's own routes count no more: those of trip_route do. */
-void trip_routes_clear(struct trip *t);
-/* Another route, tried after those before: REASON_DONE. REASON_NO_ROUTE: there is no such tunnel, it does not allow the service, or there are TRIP_ROUTES already.
- * REASON_RESOURCES: no memory. */
-enum reason trip_route(struct trip *t, const char *tunnel, const char *service);
+/* The listener's own routes, or those said before, count no more: these do, the first that has an agent. REASON_DONE: there is one at least; those to no tunnel, to one that does
+ * not allow the service, and what is beyond TRIP_ROUTES are left out. REASON_NO_ROUTE: that leaves none. REASON_RESOURCES: no memory for all of them. routes: borrowed for the call. */
+enum reason trip_routes(struct trip *t, const struct rules_route *routes, size_t n);
 /* Sets out. Any event may come from within this call. */
 void trip_start(struct trip *t);
 /* From within the session's on_end(refused = true), with its reason: true: the session lives on (session_keep was called), and is opened anew on another agent now or a little

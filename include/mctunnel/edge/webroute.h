@@ -3,7 +3,6 @@
 #define MCTUNNEL_EDGE_WEBROUTE_H
 
 #include "mctunnel/base/reason.h"
-#include "mctunnel/edge/origin.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -12,6 +11,7 @@
 struct addr;
 struct http1_head;
 struct place;
+struct rules_route;
 
 struct webroute_ask {
 	const struct http1_head *head;
@@ -26,7 +26,7 @@ enum webroute_kind { WEBROUTE_GO, WEBROUTE_REFUSE, WEBROUTE_REJECT, WEBROUTE_RED
 
 struct webroute { /* strings are good until the thread's next call */
 	enum webroute_kind kind;
-	const struct origin_route *routes; /* of GO; NULL: the listener's own */
+	const struct rules_route *routes; /* of GO; NULL: the listener's own */
 	size_t routes_n;
 	const char *rewrite;               /* the path for the target; NULL: as it came */
 	unsigned status;                   /* of REFUSE, REDIRECT */

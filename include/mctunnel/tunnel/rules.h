@@ -29,6 +29,10 @@ enum verdict_kind {
 	VERDICT_RESOURCES /* no memory to find out which rule applies; rule NULL */
 };
 
+struct rules_route {
+	const char *tunnel, *service;
+};
+
 struct verdict {
 	enum verdict_kind kind;
 	const struct conf_rule *rule; /* NULL: none applied, the listener's route stands (or DENY, see below) */
@@ -36,9 +40,7 @@ struct verdict {
 	unsigned status;              /* of DENY (403) and REDIRECT (302) */
 	bool too_long;                /* NONE, because what the rule makes of the request does not fit below */
 	size_t route_n;
-	struct {
-		const char *tunnel, *service; /* captures filled in; not yet looked for */
-	} route[RULES_ROUTES];
+	struct rules_route route[RULES_ROUTES]; /* captures filled in; not yet looked for */
 	const char *rewrite;  /* NULL: as it came; the path, without query */
 	const char *location; /* of REDIRECT */
 	size_t text_len;

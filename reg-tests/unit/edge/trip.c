@@ -399,16 +399,20 @@ static void is_patient(void **state)
 	trip_free(t, REASON_DONE, 0, 0);
 }
 
+static enum reason route(struct trip *t, const char *tunnel, const char *service)
+{
+	return trip_routes(t, &(struct rules_route){ tunnel, service }, 1);
+}
+
 static void has_routes_of_its_own(void **state)
 {
 	struct trip *t = make(false);
+	struct rules_route routes[] = { { "site-c", "ssh" }, { "site-a", "web-1" }, { "site-b", "web-7" } };
 
-	trip_routes_clear(t);
-	assert_int_equal(trip_route(t, "site-c", "ssh"), REASON_NO_ROUTE);
-	assert_int_equal(trip_route(t, "site-a", "web-1"), REASON_NO_ROUTE); /* the tunnel does not allow it */
-	for (int i = 0; i < TRIP_ROUTES; i++)
-		assert_int_equal(trip_route(t, "site-b", "web-7"), REASON_DONE);
-	assert_int_equal(trip_route(t, "site-b", "web-7"), REASON_NO_ROUTE);
+	assert_int_equal(route(t, "site-c", "ssh"), REASON_NO_ROUTE);
+	assert_int_equal(route(t, "site-a", "web-1"), REASON_NO_ROUTE); /* the tunnel does not allow it */
+	assert_int_equal(trip_routes(t, routes, 2), REASON_NO_ROUTE);
+	assert_int_equal(trip_routes(t, routes, 3), REASON_DONE);
 	w.there[0] = w.there[3] = true;
 	trip_start(t);
 	assert_string_equal(w.service, "web-7");
@@ -416,18 +420,32 @@ static void has_routes_of_its_own(void **state)
 	trip_free(t, REASON_DONE, 0, 0);
 }
 
+/* What is beyond is left out. */
+static void has_as_many_routes_as_there_may_be(void **state)
+{
+	struct trip *t = make(false);
+	struct rules_route routes[TRIP_ROUTES + 1];
+
+	for (int i = 0; i < TRIP_ROUTES; i++)
+		routes[i] = (struct rules_route){ "site-b", "web-7" };
+	routes[TRIP_ROUTES] = (struct rules_route){ "site-a", "ssh" };
+	assert_int_equal(trip_routes(t, routes, TRIP_ROUTES + 1), REASON_DONE);
+	w.there[0] = true;
+	trip_start(t);
+	assert_true(trip_waiting(t));
+	trip_free(t, REASON_STOPPED, 0, 0);
+}
+
 static void no_memory_is_no_wrong_route(void **state)
 {
 	struct trip *t = make(false);
+	struct rules_route routes[] = { { "site-b", "web-7" }, { "site-c", "ssh" } };
 
-	trip_routes_clear(t);
 	no_heap = true;
-	assert_int_equal(trip_route(t, "site-b", "web-7"), REASON_RESOURCES);
+	assert_int_equal(route(t, "site-b", "web-7"), REASON_RESOURCES);
+	assert_int_equal(trip_routes(t, routes, 2), REASON_RESOURCES);
 	no_heap = false;
-	assert_int_equal(trip_route(t, "site-b", "web-7"), REASON_DONE);
-	no_heap = true;
-	assert_int_equal(trip_route(t, "site-b", "web-8"), REASON_RESOURCES);
-	no_heap = false;
+	assert_int_equal(trip_routes(t, routes, 2), REASON_DONE);
 	w.there[3] = true;
 	trip_start(t);
 	assert_string_equal(w.service, "web-7");
@@ -441,9 +459,8 @@ static void a_route_too_long_leads_nowhere(void **state)
 	char service[200] = "web-";
 
 	memset(service + 4, '7', sizeof(service) - 5);
-	trip_routes_clear(t);
-	assert_int_equal(trip_route(t, "site-b", service), REASON_NO_ROUTE);
-	assert_int_equal(trip_route(t, "site-b", "web-7"), REASON_DONE);
+	assert_int_equal(route(t, "site-b", service), REASON_NO_ROUTE);
+	assert_int_equal(trip_routes(t, (struct rules_route[]){ { "site-b", service }, { "site-b", "web-7" } }, 2), REASON_DONE);
 	w.there[3] = true;
 	trip_start(t);
 	assert_string_equal(w.service, "web-7");
@@ -455,7 +472,7 @@ static void no_route_leads_nowhere(void **state)
 	struct trip *t = make(false);
 	struct trip_view v;
 
-	trip_routes_clear(t);
+	assert_int_equal(trip_routes(t, NULL, 0), REASON_NO_ROUTE);
 	w.there[0] = true;
 	trip_start(t);
 	assert_true(trip_waiting(t));
@@ -509,9 +526,7 @@ static void own_routes_stay_as_far_as_they_exist(void **state)
 	struct generation *old = w.gen;
 	struct trip *t = make(false);
 
-	trip_routes_clear(t);
-	assert_int_equal(trip_route(t, "site-a", "ssh"), REASON_DONE);
-	assert_int_equal(trip_route(t, "site-b", "web-7"), REASON_DONE);
+	assert_int_equal(trip_routes(t, (struct rules_route[]){ { "site-a", "ssh" }, { "site-b", "web-7" } }, 2), REASON_DONE);
 	trip_start(t);
 	tunnels[0] = w.tunnels[0];
 	tunnels[0].name = (char *)"site-c";
@@ -556,7 +571,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		T(takes_the_first_route_that_can), T(waits_for_an_agent), T(waits_no_longer_than_the_queue), T(looks_again_at_full_links), T(says_what_it_lacks),
 		T(keeps_the_limit_of_a_tunnel), T(goes_on_to_those_who_have_not_refused), T(asks_an_agent_again_that_said_nothing), T(does_not_ask_for_ever),
-		T(gives_up_when_no_link_comes_back), T(is_patient), T(has_routes_of_its_own), T(no_route_leads_nowhere), T(no_memory_for_a_session),
+		T(gives_up_when_no_link_comes_back), T(is_patient), T(has_routes_of_its_own), T(has_as_many_routes_as_there_may_be), T(no_route_leads_nowhere), T(no_memory_for_a_session),
 		T(no_memory_is_no_wrong_route), T(a_route_too_long_leads_nowhere), T(own_routes_stay_as_far_as_they_exist),
 		T(who_waits_follows_a_reload), T(the_end),
 	};
