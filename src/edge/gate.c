@@ -97,11 +97,6 @@ static uint64_t place_pace(struct place *p)
 
 /* Doors. */
 
-static bool exhausted(int e)
-{
-	return e == EMFILE || e == ENFILE || e == ENOMEM || e == ENOBUFS;
-}
-
 static void door_pause(struct door *d)
 {
 	loop_unwatch(&d->watch);
@@ -171,7 +166,7 @@ static bool accept_one(struct door *d)
 	pace_return(d->place);
 	if (fd >= 0)
 		close(fd);
-	if (fd >= 0 || exhausted(e))
+	if (fd >= 0 || sock_exhausted(e))
 		door_breathe(d, fd >= 0 ? ENOMEM : e);
 	return false;
 }

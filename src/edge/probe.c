@@ -95,12 +95,6 @@ static void on_deadline(struct timer *t)
 	end(p, p->s->check.type == CHECK_TLS ? CHECK_L6TOUT : CHECK_L7TOUT, 0, "");
 }
 
-/* It says nothing of the target. */
-static bool ours(int error)
-{
-	return error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS;
-}
-
 /* ---- HTTP ---- */
 
 static const char *host_of(const struct conf_service *s)
@@ -255,7 +249,7 @@ static void on_conn(struct conn *c)
 	if (n == 0)
 		end(p, CHECK_L7RSP, 0, "the connection ended before the answer");
 	else if (n == CONN_FAILED)
-		end(p, ours(c->error) ? CHECK_SOCKERR : CHECK_L7RSP, 0, strerror(c->error));
+		end(p, sock_exhausted(c->error) ? CHECK_SOCKERR : CHECK_L7RSP, 0, strerror(c->error));
 }
 
 static bool begin_talk(struct probe *p, int fd)
@@ -273,7 +267,7 @@ static void on_tls(struct conn *c)
 	struct probe *p = c->owner;
 
 	if (tls_state(c) == TLS_FAILED)
-		end(p, ours(c->error) ? CHECK_SOCKERR : CHECK_L6RSP, 0, tls_failure(c));
+		end(p, sock_exhausted(c->error) ? CHECK_SOCKERR : CHECK_L6RSP, 0, tls_failure(c));
 	else if (tls_state(c) == TLS_UP)
 		end(p, CHECK_L6OK, 0, "");
 }
@@ -321,7 +315,7 @@ static void connected(struct probe *p, int fd)
 		int error = errno;
 
 		close(fd);
-		end(p, ours(error) ? CHECK_SOCKERR : CHECK_L4CON, 0, ours(error) ? strerror(error) : "the connection ended at once");
+		end(p, sock_exhausted(error) ? CHECK_SOCKERR : CHECK_L4CON, 0, sock_exhausted(error) ? strerror(error) : "the connection ended at once");
 		return;
 	}
 	switch (p->s->check.type) {
@@ -344,7 +338,7 @@ static enum check_status status_of(int error)
 {
 	if (error == ETIMEDOUT)
 		return CHECK_L4TOUT;
-	return ours(error) ? CHECK_SOCKERR : CHECK_L4CON;
+	return sock_exhausted(error) ? CHECK_SOCKERR : CHECK_L4CON;
 }
 
 static void on_dialled(void *arg, struct dial_result *r)

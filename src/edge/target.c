@@ -21,6 +21,7 @@
 #include "mctunnel/edge/room.h"
 #include "mctunnel/net/conn.h"
 #include "mctunnel/net/dial.h"
+#include "mctunnel/net/sock.h"
 #include "mctunnel/proto/h2.h"
 #include "mctunnel/proto/proxyhdr.h"
 #include "mctunnel/tunnel/link.h"
@@ -225,13 +226,8 @@ static enum reason reason_of(int error)
 		return REASON_TARGET_REFUSED;
 	case ETIMEDOUT:
 		return REASON_TARGET_TIMEOUT;
-	case EMFILE:
-	case ENFILE:
-	case ENOMEM:
-	case ENOBUFS:
-		return REASON_RESOURCES;
 	default:
-		return REASON_TARGET_UNREACHABLE;
+		return sock_exhausted(error) ? REASON_RESOURCES : REASON_TARGET_UNREACHABLE;
 	}
 }
 

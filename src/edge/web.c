@@ -310,11 +310,11 @@ static void break_off(struct web *w, enum reason why, const char *text)
 	over(w, why, false);
 }
 
-/* There is not even memory for an answer, nor for what would be one's own. */
-static void starve(struct web *w)
+/* Before there is anything to break off: no answer either. */
+static void cut_off(struct web *w, enum reason why)
 {
-	record(w, REASON_RESOURCES, 0, NULL);
-	over(w, REASON_RESOURCES, false);
+	record(w, why, 0, NULL);
+	over(w, why, false);
 }
 
 static void free_texts(struct web *w)
@@ -628,12 +628,6 @@ static bool keep_way(struct request *r, const struct webroute *way, size_t head_
 	return true;
 }
 
-static void reject(struct web *w, enum reason why)
-{
-	record(w, why, 0, NULL);
-	over(w, why, false);
-}
-
 /* What rules and policy say. true: it may go there. */
 static bool decide(struct web *w, struct webroute *way)
 {
@@ -646,7 +640,7 @@ static bool decide(struct web *w, struct webroute *way)
 		return true;
 	f = (struct refusal){ .status = way->status, .why = way->why, .text = way->text, .location = way->location };
 	if (way->kind == WEBROUTE_REJECT)
-		reject(w, way->why);
+		cut_off(w, way->why);
 	else
 		refuse(w, &f);
 	return false;
@@ -772,14 +766,14 @@ static bool admit(struct web *w, size_t n)
 	if (spill_keep(&w->in, exchange_space()->in, n))
 		set_state(w, DELAYED);
 	else
-		starve(w);
+		cut_off(w, REASON_RESOURCES);
 	return false;
 }
 
 static void refuse_rate(struct web *w)
 {
 	if (w->place->l->limits.over == OVER_REJECT)
-		reject(w, REASON_RATE);
+		cut_off(w, REASON_RATE);
 	else
 		refuse(w, &(struct refusal){ .status = 429, .why = REASON_RATE, .detail = "limits.client_rate" });
 }
@@ -790,7 +784,7 @@ static void begin(struct web *w, bool admitted, const char *rest, size_t n)
 	w->requests++;
 	w->asked_ms = 0;
 	if (!w->r || !spill_keep(&w->in, rest, n))
-		starve(w);
+		cut_off(w, REASON_RESOURCES);
 	else if (w->over)
 		refuse_over(w);
 	else if (!admitted)
@@ -809,14 +803,13 @@ static void await_more(struct web *w, size_t n, ssize_t last)
 	if (last == CONN_FAILED && n == 0) {
 		over(w, w->requests ? REASON_DONE : REASON_CLIENT_RESET, false);
 	} else if (last == CONN_FAILED) {
-		record(w, conn_reason(w->c, REASON_CLIENT_RESET), 0, NULL);
-		over(w, conn_reason(w->c, REASON_CLIENT_RESET), false);
+		cut_off(w, conn_reason(w->c, REASON_CLIENT_RESET));
 	} else if (last == 0 && n == 0) {
 		over(w, REASON_DONE, true);
 	} else if (last == 0) {
 		refuse(w, &(struct refusal){ .status = 400, .why = REASON_BAD_REQUEST, .text = "The request ends in the middle of its head." });
 	} else if (!spill_keep(&w->in, exchange_space()->in, n)) {
-		starve(w);
+		cut_off(w, REASON_RESOURCES);
 	}
 }
 

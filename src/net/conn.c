@@ -208,7 +208,7 @@ int conn_attach(struct conn *c)
 
 enum reason conn_reason(const struct conn *c, enum reason otherwise)
 {
-	return c->error == ENOMEM || c->error == ENOBUFS ? REASON_RESOURCES : otherwise;
+	return sock_exhausted(c->error) ? REASON_RESOURCES : otherwise;
 }
 
 int conn_fd(const struct conn *c)

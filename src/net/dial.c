@@ -288,13 +288,16 @@ static void won(struct dial *d, unsigned addr, int fd)
 		finish(d, fd);
 }
 
-/* A port of this host that nobody listens on can be the one that the kernel has just given us: TCP then connects the socket to itself. */
-static bool met_itself(int fd, const struct addr *to)
+/* Of a socket that is connected where error is 0. A port of this host that nobody listens on can be the one that the kernel has just given us: TCP then connects
+ * the socket to itself. */
+static int unless_itself(int error, int fd, const struct addr *to)
 {
 	struct addr own;
 
+	if (error || to->u.sa.sa_family == AF_UNIX)
+		return error;
 	sock_local(fd, &own);
-	return to->u.sa.sa_family != AF_UNIX && addr_equal(&own, to);
+	return addr_equal(&own, to) ? ECONNREFUSED : 0;
 }
 
 static void on_attempt(struct watch *w, unsigned events)
@@ -305,9 +308,7 @@ static void on_attempt(struct watch *w, unsigned events)
 
 	if (!(events & (LOOP_WRITE | LOOP_HUP)))
 		return;
-	error = sock_error(w->fd);
-	if (!error && met_itself(w->fd, &d->addrs[a->addr]))
-		error = ECONNREFUSED;
+	error = unless_itself(sock_error(w->fd), w->fd, &d->addrs[a->addr]);
 	if (!error && (events & LOOP_WRITE)) {
 		int fd = w->fd;
 
@@ -338,13 +339,11 @@ static enum begun begin(struct dial *d, unsigned number)
 		attempt_failed(d, a->addr, errno);
 		return FAILED;
 	}
-	error = sock_connected(fd, to);
-	if (!error && !met_itself(fd, to)) {
+	error = unless_itself(sock_connected(fd, to), fd, to);
+	if (!error) {
 		won(d, a->addr, fd);
 		return WON;
 	}
-	if (!error)
-		error = ECONNREFUSED;
 	if (error == EINPROGRESS)
 		error = loop_watch(&a->watch, fd, on_attempt) < 0 ? errno : 0;
 	if (error) {

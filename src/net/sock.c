@@ -247,6 +247,11 @@ int sock_error(int fd)
 	return e;
 }
 
+bool sock_exhausted(int error)
+{
+	return error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS;
+}
+
 void sock_orderly(int fd)
 {
 	set_linger(fd, false);

@@ -166,7 +166,7 @@ static void *change_memory(void *p, size_t size, void *arg)
 	bool slot = p && slot_owns(p);
 	if (!p && size >= LARGE)
 		return take_memory(size, arg); /* a buffer */
-	void *fresh = slot ? mem_realloc(NULL, size) : mem_realloc(p, size);
+	void *fresh = mem_realloc(slot ? NULL : p, size);
 	if (!slot && fresh) {
 		keep_spare(m, size <= SPARE_MAX ? 2 * size : 0);
 		return fresh;
@@ -636,11 +636,10 @@ ssize_t h2_output(struct h2 *h, struct h2_sink *k)
 	end_run(h);
 	h->sink = NULL;
 	look_for_memory(h);
-	if (rv != 0 && rv != NGHTTP2_ERR_WOULDBLOCK)
+	bool failed = rv != 0 && rv != NGHTTP2_ERR_WOULDBLOCK;
+	if (failed)
 		set_error(h, nghttp2_strerror(rv));
-	if (h->memory.refused || (rv != 0 && rv != NGHTTP2_ERR_WOULDBLOCK))
-		return -1;
-	return (ssize_t)(k->size - h->room);
+	return failed || h->memory.refused ? -1 : (ssize_t)(k->size - h->room);
 }
 
 void h2_row(struct h2 *h, uint32_t bytes)

@@ -301,6 +301,7 @@ int hello_agent_parse(struct agent_hello *out, const char *json, size_t len, cha
 {
 	struct reader r = { .err = err, .errsize = errsize };
 	json_t *obj = load(&r, json, len);
+	int said;
 
 	memset(out, 0, sizeof(*out));
 	out->protocol = read_int(&r, "protocol", 1, UINT32_MAX);
@@ -312,15 +313,17 @@ int hello_agent_parse(struct agent_hello *out, const char *json, size_t len, cha
 	out->serial = read_count(&r, "serial");
 	read_services(&r, out);
 	json_decref(obj);
-	if (verdict(&r) != 0)
+	said = verdict(&r);
+	if (said != 0)
 		hello_agent_fini(out);
-	return verdict(&r);
+	return said;
 }
 
 int hello_hub_parse(struct hub_hello *out, const char *json, size_t len, char *err, size_t errsize)
 {
 	struct reader r = { .err = err, .errsize = errsize };
 	json_t *obj = load(&r, json, len);
+	int said;
 
 	memset(out, 0, sizeof(*out));
 	out->protocol = read_int(&r, "protocol", 1, UINT32_MAX);
@@ -336,9 +339,10 @@ int hello_hub_parse(struct hub_hello *out, const char *json, size_t len, char *e
 	out->resume_ms = read_int(&r, "resume_ms", 0, UINT32_MAX);
 	read_refused(&r, out);
 	json_decref(obj);
-	if (verdict(&r) != 0)
+	said = verdict(&r);
+	if (said != 0)
 		hello_hub_fini(out);
-	return verdict(&r);
+	return said;
 }
 
 void hello_agent_fini(struct agent_hello *h)

@@ -30,6 +30,7 @@ int sock_connect(const struct addr *to) __attribute__((warn_unused_result));
 /* At once after sock_connect(). 0: connected; EINPROGRESS: not yet, or it cannot be told; else the errno of its failure, which sock_error() will not say again. */
 int sock_connected(int fd, const struct addr *to);
 int sock_error(int fd); /* takes and returns SO_ERROR */
+bool sock_exhausted(int error); /* this errno means that we have no descriptor or memory for it: it says nothing of the peer */
 
 void sock_orderly(int fd);                          /* linger off: close() now delivers what was written, then FIN */
 void sock_user_timeout(int fd, uint32_t ms);        /* TCP_USER_TIMEOUT */
