@@ -4,9 +4,8 @@ says so, or the end of its connection; the hub goes on, or dies with a message a
 import os
 import sys
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "lib"))
-sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "faults"))
 import harness
-import test_memory as faults
+import shortage
 import test_mixed
 from test_mixed import Ended
 
@@ -60,7 +59,7 @@ def serve(s):
 def test_each_allocation(run):
     harness.say("--seed", test_mixed.SEED)
     listener = {"mode": "http", "rules": ({"path": "/*", "route": "site-a/echo"},)}
-    faults.each_allocation(run, lambda p: p.hub, listener, ask, serve)
+    shortage.each_allocation(run, lambda p: p.hub, listener, ask, serve)
 
 
 if __name__ == "__main__":
