@@ -106,7 +106,7 @@ def test_rotated_by_a_reload(run):
     equal(p.move(p.a, p.b), "yes", "a ticket sealed before the rotation")
     write(p.files["b"], "no key\n")
     reload(p.b, good=False)
-    check("line 2 is no key" in str(p.b.log()), "the reload does not say what is wrong")
+    harness.wait_until(lambda: "line 2 is no key" in str(p.b.log()), "the reload to say what is wrong")
     write(p.files["b"], new)
     reload(p.b)
     p.b.kill_worker()

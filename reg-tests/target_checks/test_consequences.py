@@ -172,7 +172,7 @@ def test_reload(run):
     wait_service(p.hub, "DOWN", "x")
     reload(p.agent, lambda services: services[0]["check"].update(fall=2))
     equal(watching.service(p.agent, "x")["status"], "DOWN")
-    equal(len(p.agent.log("check", service="x", state="DOWN")), 1)
+    equal(len(p.agent.wait_log("check", service="x", state="DOWN")), 1)
 
     # one that is added does not interrupt what is served
     reload(p.agent, lambda services: services[1].update(check=watching.check(type="tcp")))
