@@ -206,16 +206,18 @@ def test_nobody_gets_by(run):
     shots = [(1, rng.randrange(1, 40) if i % 2 else rng.randrange(1, 3000)) for i in range(SHOTS)]
     shots += [(rng.randrange(2, 30), rng.randrange(1, 300)) for _ in range(SALVOES)]
     rng.shuffle(shots)
+    kills = 0
     for i, (row, n) in enumerate(shots):
         if i % (SHOTS // FRESH) == SHOTS // FRESH - 1:
             p.hub.kill_worker()
+            kills += 1
             v.pid, v.heard = p.hub.worker(v.pid), len(p.hub.errors())
             p.hub.wait_ready()
             p.hub.wait_links(2, 20)
         with v.refusing(p, n, row):
             ask_all(p, rng)
     all_well(p, rng)
-    v.result(len(shots) // 2)
+    v.result(len(shots) // 2, kills)
 
 
 if __name__ == "__main__":

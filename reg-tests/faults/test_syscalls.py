@@ -13,10 +13,10 @@ import subprocess
 import sys
 import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir, "lib"))
-import ctl
 import harness
 import proc
 import scene
+import shortage
 import tcp
 from harness import check, equal, say
 
@@ -70,38 +70,20 @@ def sample(total, n):
     return sorted(random.randint(1 + i * total // n, (i + 1) * total // n) for i in range(n))
 
 
-def served(p):
-    try:
-        tcp.ask(p.listen["echo"], timeout=3)
-        return True
-    except (OSError, harness.Failed):
-        return False
-
-
-def recovers(p):
-    harness.wait_until(lambda: p.hub.must_run() and p.agent.must_run() and served(p), "service to go on", 30)
-
-
 def link_away(p):
     """A link is closed by order; it comes back, as a rule soon."""
     before = len(p.hub.log("link_up"))
-    try:
-        rows = ctl.ask(p.sock, "show links").splitlines()
-        for row in rows:
-            if row.split()[:1] and row.split()[0].isdigit():
-                ctl.ask(p.sock, "shutdown link " + row.split()[0])
-                break
-        harness.wait_until(lambda: len(p.hub.log("link_up")) > before, "a link", 2)
-    except (OSError, harness.Failed):
-        pass  # the worker has died, has lost the connection, or a line of the log
+    with contextlib.suppress(harness.Failed):  # the connection was lost, or a line of the log
+        if shortage.ask_links_away(p):
+            harness.wait_until(lambda: len(p.hub.log("link_up")) > before, "a link", 2)
 
 
 def one_round(p, victim):
     """A session, a link that comes back, a reload."""
-    served(p)
+    shortage.served(p)
     link_away(p)
     victim.send(signal.SIGHUP)
-    recovers(p)
+    shortage.recovers(p, 30)
     p.hub.wait_links(2, 30)
 
 

@@ -133,6 +133,7 @@ def test_no_part_is_a_whole(run):
     harness.wait_until(lambda: ask(at, rng) == len(ROWS), "all to be whole again")
     say("%d of %d answers were whole" % (whole, SHOTS * len(ROWS)))
     v.result(SHOTS // 4)
+    check(v.failures() > SHOTS // 2, "too few refusals:", v.failures())
     check("the client does not keep to HTTP/2" not in open(p.hub.log_path).read(), "the client is blamed")
 
 
