@@ -330,11 +330,13 @@ def test_heads_that_do_not_come(run):
 
 
 def test_a_client_that_leaves(run):
-    p = start(run)
+    p = start(run, settings=ctl.admin_settings(run, "hub"))
     p.a.special["/slow"] = lambda wire, m: wire.more()
     with web.Client(p.web) as c:
         c.request("/a/slow")
         web.wait_requests(p.a, 1)
+        # the request may be at the target before the agent's word of the connection is at the hub
+        harness.wait_until(lambda: "\topen\t" in ctl.command(run, "hub", "show sessions"), "the hub to know of the connection")
         tcp.reset(c.s)
     equal(p.hub.wait_log("session", reason="client_reset")[0]["end"], "CH")
     with web.Client(p.web) as c:
